@@ -1,0 +1,41 @@
+// Shared by all tests.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+namespace lutra::testing {
+
+// Folder of the large reference material, or "" if it is not there: $LUTRA_SHARED, else ../shared beside the checkout.
+inline std::string SharedDir() {
+  const char* env = std::getenv("LUTRA_SHARED");
+  const std::string dir = env != nullptr ? env : std::string(LUTRA_SOURCE_DIR) + "/../shared";
+  return std::filesystem::is_directory(dir + "/golden") ? dir : "";
+}
+
+// Skips the rest of a test case, aloud, where the reference material is absent.
+#define LUTRA_REQUIRE_SHARED(variable)                                          \
+  const std::string variable = ::lutra::testing::SharedDir();                   \
+  if (variable.empty()) {                                                       \
+    MESSAGE("SKIPPED: the shared reference material is not beside the checkout"); \
+    return;                                                                     \
+  }
+
+inline std::vector<uint8_t> ReadBytes(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  REQUIRE_MESSAGE(in.good(), "cannot open " << path);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+inline std::string ReadText(const std::string& path) {
+  const std::vector<uint8_t> bytes = ReadBytes(path);
+  return std::string(bytes.begin(), bytes.end());
+}
+
+}  // namespace lutra::testing

@@ -1,0 +1,55 @@
+# How each dependency is found: the system package first; where the network allows, a pinned release
+# by FetchContent with its hash. third_party/README.md says what each one is for.
+include(FetchContent)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
+# Highway >= 1.2: system package, else the source tree that third_party/get_highway.sh unpacks, else fetched.
+set(LUTRA_HIGHWAY_SOURCE "${CMAKE_SOURCE_DIR}/.deps/highway-1.2.0" CACHE PATH "Highway source tree")
+find_package(hwy 1.2 CONFIG QUIET)
+if(hwy_FOUND)
+  add_library(lutra_hwy ALIAS hwy::hwy)
+else()
+  set(HWY_ENABLE_CONTRIB OFF CACHE BOOL "" FORCE)
+  set(HWY_ENABLE_EXAMPLES OFF CACHE BOOL "" FORCE)
+  set(HWY_ENABLE_INSTALL OFF CACHE BOOL "" FORCE)
+  set(HWY_ENABLE_TESTS OFF CACHE BOOL "" FORCE)
+  set(HWY_FORCE_STATIC_LIBS ON CACHE BOOL "" FORCE)
+  if(EXISTS "${LUTRA_HIGHWAY_SOURCE}/CMakeLists.txt")
+    add_subdirectory("${LUTRA_HIGHWAY_SOURCE}" "${CMAKE_BINARY_DIR}/highway" EXCLUDE_FROM_ALL)
+  else()
+    FetchContent_Declare(highway
+      URL https://github.com/google/highway/archive/refs/tags/1.2.0.tar.gz
+      URL_HASH SHA256=7e0be78b8318e8bdbf6fa545d2ecb4c90f947df03f7aadc42c1967f019e63343)
+    FetchContent_MakeAvailable(highway)
+  endif()
+  get_target_property(hwy_include hwy INTERFACE_INCLUDE_DIRECTORIES)
+  set_target_properties(hwy PROPERTIES INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${hwy_include}")
+  add_library(lutra_hwy ALIAS hwy)
+endif()
+
+find_package(TBB 2021.8 CONFIG REQUIRED)
+
+find_package(nlohmann_json 3.11 CONFIG QUIET)
+if(NOT nlohmann_json_FOUND)
+  FetchContent_Declare(json
+    URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
+    URL_HASH SHA256=d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d)
+  FetchContent_MakeAvailable(json)
+endif()
+
+# PCRE2 (8 bit, with Unicode properties): runs the published pre-tokenizer expressions.
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+# libedit: line editing and history of `lutra chat`.
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
+
+if(LUTRA_BUILD_TESTS)
+  find_package(doctest 2.4 CONFIG QUIET)
+  if(NOT doctest_FOUND)
+    FetchContent_Declare(doctest
+      URL https://github.com/doctest/doctest/archive/refs/tags/v2.4.11.tar.gz
+      URL_HASH SHA256=632ed2c05a7f53fa961381497bf8069093f0d6628c5f26286161fbd32a560186)
+    FetchContent_MakeAvailable(doctest)
+  endif()
+endif()
