@@ -1,1 +1,73 @@
-int main() { return 0; }
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "cli/command.h"
+#include "kernels/base/error.h"
+
+namespace lutra::cli {
+namespace {
+
+// A row a command.
+constexpr std::array<Command, 0> kCommands = {};
+
+void PrintHelp(std::FILE* out) {
+  std::fprintf(out, "Lutra %s: runs GGUF language models on the CPU.\n\nUsage: lutra COMMAND [OPTIONS]\n\nCommands:\n",
+               LUTRA_VERSION);
+  for (const Command& c : kCommands) std::fprintf(out, "  %-12s %s\n", c.name, c.summary);
+  std::fprintf(out, "\n`lutra COMMAND --help` explains a command.\n");
+}
+
+int Main(int argc, char** argv) {
+  const std::string name = argc > 1 ? argv[1] : "";
+  if (name.empty() || name == "--help" || name == "-h" || name == "help") {
+    PrintHelp(name.empty() ? stderr : stdout);
+    return name.empty() ? kExitUsage : kExitOk;
+  }
+  if (name == "--version") {
+    std::printf("lutra %s\n", LUTRA_VERSION);
+    return kExitOk;
+  }
+  for (const Command& c : kCommands) {
+    if (name != c.name) continue;
+    std::string program = "lutra " + name;
+    argv[1] = program.data();
+    try {
+      return c.run(argc - 1, argv + 1);
+    } catch (const Error& e) {
+      std::fprintf(stderr, "lutra: %s\n", e.what());
+      return ExitStatusOf(e.code());
+    } catch (const std::bad_alloc&) {
+      std::fprintf(stderr, "lutra: out of memory\n");
+      return kExitResources;
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "lutra: internal error: %s\n", e.what());
+      return kExitFailure;
+    }
+  }
+  std::fprintf(stderr, "lutra: no command '%s'; `lutra --help` lists them\n", Printable(name).c_str());
+  return kExitUsage;
+}
+
+}  // namespace
+
+ExitStatus ExitStatusOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument: return kExitUsage;
+    case ErrorCode::kNotFound: return kExitNotFound;
+    case ErrorCode::kCorrupt:
+    case ErrorCode::kUnsupported: return kExitBadInput;
+    case ErrorCode::kResourceExhausted: return kExitResources;
+    case ErrorCode::kCancelled: return kExitInterrupted;
+    case ErrorCode::kIo: return kExitIo;
+    case ErrorCode::kInternal: return kExitFailure;
+  }
+  return kExitFailure;
+}
+
+}  // namespace lutra::cli
+
+int main(int argc, char** argv) { return lutra::cli::Main(argc, argv); }

@@ -53,3 +53,12 @@ if(LUTRA_BUILD_TESTS)
     FetchContent_MakeAvailable(doctest)
   endif()
 endif()
+
+# CLI11: command-line options of the subcommands.
+find_package(CLI11 2.1 CONFIG QUIET)
+if(NOT CLI11_FOUND)
+  FetchContent_Declare(cli11
+    URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.1.2.tar.gz
+    URL_HASH SHA256=26291377e892ba0e5b4972cdfd4a2ab3bf53af8dac1f4ea8fe0d1376b625c8cb)
+  FetchContent_MakeAvailable(cli11)
+endif()
