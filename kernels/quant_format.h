@@ -22,7 +22,7 @@ namespace lutra {
 struct FormatInfo {
   const char* name;           // as GGUF tools print it
   uint32_t type_id;           // fixed by GGUF, never renumber
-  uint32_t block_weights;     // 256, 64 or 32
+  uint32_t block_weights;     // 256, 64 or 32 (1: a plain float type)
   uint32_t block_bytes;
   uint32_t row_header_bytes;  // bytes in front of each row's blocks
 };
@@ -118,6 +118,22 @@ T LoadLe(const uint8_t* p) {
   return v;
 }
 inline float LoadF16(const uint8_t* p) { return F16ToF32(LoadLe<uint16_t>(p)); }
+
+// Bases of the formats whose super-scale is one float in front of the row: all of the row header is that float.
+struct RowScaleF16 : FormatBase {
+  struct RowHeader {
+    uint8_t d[2];
+  };
+  static constexpr SuperKind kSuper = SuperKind::kRow;
+  static float Super(const RowHeader& row, const auto&) { return LoadF16(row.d); }
+};
+struct RowScaleF32 : FormatBase {
+  struct RowHeader {
+    uint8_t d[4];
+  };
+  static constexpr SuperKind kSuper = SuperKind::kRow;
+  static float Super(const RowHeader& row, const auto&) { return LoadLe<float>(row.d); }
+};
 
 constexpr int Nibble(uint32_t x, size_t k) { return static_cast<int>((x >> (4 * k)) & 15); }
 constexpr int TwoBits(uint32_t x, size_t k) { return static_cast<int>((x >> (2 * k)) & 3); }

@@ -2,16 +2,45 @@
 #pragma once
 
 #include <tuple>
+#include <type_traits>
+#include <utility>
 
+#include "kernels/formats/iq2_k.h"
+#include "kernels/formats/iq2_kl.h"
+#include "kernels/formats/iq2_ks.h"
+#include "kernels/formats/iq3_k.h"
+#include "kernels/formats/iq3_ks.h"
 #include "kernels/formats/iq4_k.h"
+#include "kernels/formats/iq4_ks.h"
+#include "kernels/formats/iq4_kss.h"
+#include "kernels/formats/iq4_nl.h"
+#include "kernels/formats/iq4_xs.h"
+#include "kernels/formats/iq5_k.h"
+#include "kernels/formats/iq5_ks.h"
+#include "kernels/formats/iq6_k.h"
+#include "kernels/formats/mxfp4.h"
+#include "kernels/formats/q2_k.h"
+#include "kernels/formats/q3_k.h"
+#include "kernels/formats/q4_0.h"
+#include "kernels/formats/q4_1.h"
+#include "kernels/formats/q4_k.h"
+#include "kernels/formats/q5_0.h"
+#include "kernels/formats/q5_1.h"
+#include "kernels/formats/q5_k.h"
+#include "kernels/formats/q6_0.h"
+#include "kernels/formats/q6_k.h"
+#include "kernels/formats/q8_0.h"
 
 namespace lutra {
 
 template <class... Tuples>
 using Concat = decltype(std::tuple_cat(std::declval<Tuples>()...));
 
-using IqkFormats = std::tuple<Iq4K>;
-using AllFormats = Concat<IqkFormats>;
+using LegacyFormats = std::tuple<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q6_0, Iq4Nl, Mxfp4>;
+using KFormats = std::tuple<Q2K, Q3K, Q4K, Q5K, Q6K>;
+using IqkFormats =
+    std::tuple<Iq4Xs, Iq2K, Iq2Ks, Iq2Kl, Iq3K, Iq3Ks, Iq4K, Iq4Ks, Iq4Kss, Iq5K, Iq5Ks, Iq6K>;
+using AllFormats = Concat<LegacyFormats, KFormats, IqkFormats>;
 
 // Calls f.template operator()<F>() for every format F of the tuple.
 template <class Tuple, class Function>

@@ -1,5 +1,6 @@
-// The value tables of the IQK formats: non-linear int8 levels, found by Iwan Kawrakow (ik_llama.cpp, discussion 8). Each has
-// a second, shifted form: every entry plus kShift. They are small on purpose: they stay in SIMD registers.
+// The value tables of the IQK formats: non-linear int8 levels, found by Iwan Kawrakow
+// (ik_llama.cpp, discussion 8). Each has a second, shifted form: every entry plus kShift. They
+// are small on purpose: they stay in SIMD registers.
 #pragma once
 
 #include <array>
@@ -28,5 +29,11 @@ inline constexpr std::array<int8_t, 64> kTable6 = {
     -2,   0,    3,    6,    9,    12,  14,  17,  20,  23,  27,  30,  33,  36,  40,  44,
     47,   51,   55,   59,   63,   68,  72,  77,  82,  87,  92,  98,  103, 109, 115, 121};
 inline constexpr int kShift6 = 1;
+
+// IQ2_KL: the 32 pairs of indexes into kTable3 that its 5-bit indexes stand for.
+inline constexpr uint8_t kPairs[32][2] = {
+    {0, 2}, {0, 5}, {1, 0}, {1, 3}, {1, 5}, {1, 7}, {2, 1}, {2, 2}, {2, 4}, {2, 5}, {2, 6},
+    {3, 0}, {3, 4}, {3, 5}, {3, 7}, {4, 2}, {4, 3}, {4, 4}, {4, 5}, {4, 6}, {5, 1}, {5, 2},
+    {5, 3}, {5, 4}, {5, 5}, {6, 0}, {6, 2}, {6, 4}, {6, 6}, {6, 7}, {7, 2}, {7, 5}};
 
 }  // namespace lutra::iqk
