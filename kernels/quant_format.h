@@ -48,6 +48,8 @@ concept QuantFormat =
       { F::kZero } -> std::convertible_to<int>;      // what Index means zero, where there is no table (8 bits: 128)
       { F::kShift } -> std::convertible_to<int>;     // what the second table adds to the first; 0: one table
       { F::kHasBias } -> std::convertible_to<bool>;
+      { F::kScaleBits } -> std::convertible_to<int>;  // 8, or 4: Scale + kScaleZero and Bias fit a nibble, or 0: always 1
+      { F::kScaleZero } -> std::convertible_to<int>;
       { F::Super(row, block) } -> std::same_as<float>;
       { F::Scale(block, g) } -> std::same_as<int>;   // within [-128, 127]
       { F::Index(block, i) } -> std::same_as<int>;   // within [0, 1 << kBits)
@@ -65,6 +67,8 @@ struct FormatBase {
   static constexpr int kZero = 0;
   static constexpr int kShift = 0;
   static constexpr bool kHasBias = false;
+  static constexpr int kScaleBits = 8;  // 0 where Scale() is always 1 (and Bias() too)
+  static constexpr int kScaleZero = 0;
   static bool Shifted(const auto&, size_t) { return false; }
   static float BiasSuper(const auto&, const auto&) { return 0.0f; }
   static int Bias(const auto&, size_t) { return 0; }

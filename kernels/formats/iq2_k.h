@@ -11,6 +11,8 @@ struct Iq2K : FormatBase {
   static constexpr FormatInfo kInfo{"IQ2_K", 137, 256, 76, 0};
   static constexpr size_t kGroup = 16;
   static constexpr int kBits = 2;
+  static constexpr int kScaleBits = 4;
+  static constexpr int kScaleZero = 8;
   static constexpr auto kTable = iqk::kTable2;
   static constexpr int kShift = iqk::kShift2;
 

@@ -12,6 +12,7 @@ struct Iq4Nl : FormatBase {
   static constexpr Activations kActivations = Activations::kQ8x32;
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 4;
+  static constexpr int kScaleBits = 0;
   static constexpr auto kTable = iqk::kTable4;
 
   struct Block {

@@ -14,6 +14,7 @@ struct Mxfp4 : FormatBase {
   static constexpr Activations kActivations = Activations::kQ8x32;
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 4;
+  static constexpr int kScaleBits = 0;
   static constexpr std::array<int8_t, 16> kTable = {0, 1,  2,  3,  4,  6,  8,  12,
                                                     0, -1, -2, -3, -4, -6, -8, -12};
 

@@ -11,6 +11,7 @@ struct Q2K : FormatBase {
   static constexpr FormatInfo kInfo{"Q2_K", 10, 256, 84, 0};
   static constexpr size_t kGroup = 16;
   static constexpr int kBits = 2;
+  static constexpr int kScaleBits = 4;
   static constexpr bool kHasBias = true;
 
   struct Block {

@@ -11,6 +11,7 @@ struct Q4_1 : FormatBase {
   static constexpr Activations kActivations = Activations::kQ8x32;
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 4;
+  static constexpr int kScaleBits = 0;
   static constexpr bool kHasBias = true;
 
   struct Block {

@@ -11,6 +11,7 @@ struct Q6_0 : FormatBase {
   static constexpr Activations kActivations = Activations::kQ8x32;
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 6;
+  static constexpr int kScaleBits = 0;
   static constexpr int kZero = 32;
 
   struct Block {

@@ -10,6 +10,7 @@ struct Q8_0 : FormatBase {
   static constexpr Activations kActivations = Activations::kQ8x32;
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 8;
+  static constexpr int kScaleBits = 0;
   static constexpr int kZero = 128;
 
   struct Block {

@@ -1,0 +1,103 @@
+#include "kernels/dispatch.h"
+
+#include <array>
+
+#include "kernels/base/cpu.h"
+#include "kernels/base/error.h"
+#include "kernels/panel_matmul.h"
+#include "kernels/panel_matmul_families.h"
+#include "kernels/targets.h"
+
+#include <hwy/highway.h>
+
+namespace lutra {
+namespace {
+
+struct Choice {
+  const char* name;
+  int64_t target;  // Highway's bit; smaller is better
+  bool vnni;
+  bool (*extra)();  // what the CPU needs beside the target
+};
+
+bool Always() { return true; }
+
+// Weakest first. Names are the command line's.
+constexpr Choice kChoices[] = {
+#if HWY_ARCH_X86
+    {"scalar", HWY_SSE2, false, Always},
+    {"sse4", HWY_SSE4, false, Always},
+    {"avx2", HWY_AVX2, false, Always},
+    {"avx2vnni", HWY_AVX2, true, CpuHasAvxVnni},
+    {"avx3", HWY_AVX3, false, Always},
+    {"avx3vnni", HWY_AVX3, true, CpuHasAvx512Vnni},
+    {"avx3_dl", HWY_AVX3_DL, true, Always},
+#else
+    {"scalar", HWY_STATIC_TARGET, false, Always},
+#endif
+};
+
+bool CpuHas(const Choice& c) {
+  static const int64_t supported = hwy::SupportedTargets();  // before any cap
+  return (supported & c.target) != 0 && c.extra();
+}
+
+const Choice& Best() {
+  const Choice* best = &kChoices[0];
+  for (const Choice& c : kChoices) {
+    if (CpuHas(c)) best = &c;
+  }
+  return *best;
+}
+
+const Choice*& Current() {
+  static const Choice* current = &Best();
+  return current;
+}
+
+}  // namespace
+
+void SetSimd(const std::string& name) {
+  (void)CpuHas(kChoices[0]);
+  if (name == "auto") {
+    hwy::SetSupportedTargetsForTest(0);
+    Current() = &Best();
+    return;
+  }
+  std::string names = "auto";
+  for (const Choice& c : kChoices) {
+    names += std::string(" ") + c.name;
+    if (name != c.name) continue;
+    if (!CpuHas(c)) {
+      Fail(ErrorCode::kUnsupported, "simd: this CPU has no '%s'; its best is '%s'", c.name, Best().name);
+    }
+    // The target and everything below it (greater bits).
+    hwy::SetSupportedTargetsForTest(0);
+    hwy::SetSupportedTargetsForTest(hwy::SupportedTargets() & ~(c.target - 1));
+    Current() = &c;
+    return;
+  }
+  Fail(ErrorCode::kInvalidArgument, "simd: '%s' is not known; it takes one of: %s",
+       Printable(name).c_str(), names.c_str());
+}
+
+std::vector<std::string> AvailableSimd() {
+  std::vector<std::string> names;
+  for (const Choice& c : kChoices) {
+    if (CpuHas(c)) names.push_back(c.name);
+  }
+  return names;
+}
+
+std::string SimdName() { return Current()->name; }
+bool SimdUsesVnni() { return Current()->vnni; }
+
+PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
+  for (const auto find : {FindLegacyPanelMatMul, FindKPanelMatMul, FindIqkPanelMatMul,
+                          FindBytePanelMatMul}) {
+    if (const PanelMatMulFn fn = find(type_id, SimdUsesVnni())) return fn;
+  }
+  return nullptr;
+}
+
+}  // namespace lutra

@@ -1,0 +1,23 @@
+// Which SIMD code runs. Decided once at start from what the CPU has; may be capped for tests and comparisons.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace lutra {
+
+// Caps the instruction sets in use: "auto", "scalar" (the baseline: SSE2, NEON), "sse4", "avx2", "avx2vnni", "avx3",
+// "avx3vnni", "avx3_dl". Sets that the CPU lacks are an Error(kUnsupported), unknown names Error(kInvalidArgument) listing the
+// names. Call before any matrix is packed; not thread-safe. All choices give the same bits.
+void SetSimd(const std::string& name);
+
+// The choices this CPU can run, weakest first (without "auto").
+std::vector<std::string> AvailableSimd();
+
+// The choice in use, as SetSimd takes it.
+std::string SimdName();
+
+// True if 4-way dot products may use vpdpbusd beside the chosen Highway target.
+bool SimdUsesVnni();
+
+}  // namespace lutra

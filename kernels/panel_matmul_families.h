@@ -1,0 +1,13 @@
+// The families of panel kernels: one file each, so that they build in parallel and one edit rebuilds one family.
+#pragma once
+
+#include "kernels/panel_matmul.h"
+
+namespace lutra {
+
+PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool vnni);
+PanelMatMulFn FindKPanelMatMul(uint32_t type_id, bool vnni);
+PanelMatMulFn FindIqkPanelMatMul(uint32_t type_id, bool vnni);
+PanelMatMulFn FindBytePanelMatMul(uint32_t type_id, bool vnni);  // codebook, trellis, ternary
+
+}  // namespace lutra

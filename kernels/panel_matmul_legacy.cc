@@ -1,0 +1,32 @@
+#include "kernels/formats/all.h"
+#include "kernels/panel_matmul_families.h"
+#include "kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/panel_matmul_legacy.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/panel_matmul-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lutra {
+namespace HWY_NAMESPACE {
+PanelMatMulFn Find(uint32_t type_id, bool vnni) {
+  return FindPanelMatMul<LegacyFormats>(type_id, vnni);
+}
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lutra
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lutra {
+namespace {
+HWY_EXPORT(Find);
+}
+PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool vnni) {
+  return HWY_DYNAMIC_DISPATCH(Find)(type_id, vnni);
+}
+}  // namespace lutra
+#endif

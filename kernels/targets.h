@@ -1,0 +1,20 @@
+// The SIMD targets that every per-target file is compiled for; the best one the CPU has is chosen at run time. Include before
+// any Highway header.
+//
+// On x86: SSE2 (baseline), SSE4, AVX2, AVX3 (AVX-512 F/BW/DQ/VL), AVX3_DL (+ VNNI, VBMI: Ice Lake and later). ZEN4 and SPR are
+// left out: they add bf16 and f16 arithmetic, which exact kernels do not use, and a third of the build time.
+#pragma once
+
+#include <hwy/detect_targets.h>
+
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
+#endif
+
+// Unrolls the loop that follows: arrays of vectors indexed by its counter then stay in registers.
+#if defined(__clang__)
+#define LUTRA_UNROLL(n) _Pragma("clang loop unroll(full)")
+#else
+#define LUTRA_UNROLL_STRING(x) #x
+#define LUTRA_UNROLL(n) _Pragma(LUTRA_UNROLL_STRING(GCC unroll n))
+#endif
