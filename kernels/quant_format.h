@@ -123,7 +123,7 @@ T LoadLe(const uint8_t* p) {
 }
 inline float LoadF16(const uint8_t* p) { return F16ToF32(LoadLe<uint16_t>(p)); }
 
-// Bases of the formats whose super-scale is one float in front of the row: all of the row header is that float.
+// Bases of the formats whose super-scale is one float in front of the row: the whole row header.
 struct RowScaleF16 : FormatBase {
   struct RowHeader {
     uint8_t d[2];
@@ -141,6 +141,7 @@ struct RowScaleF32 : FormatBase {
 
 constexpr int Nibble(uint32_t x, size_t k) { return static_cast<int>((x >> (4 * k)) & 15); }
 constexpr int TwoBits(uint32_t x, size_t k) { return static_cast<int>((x >> (2 * k)) & 3); }
+constexpr int ThreeBits(uint32_t x, size_t k) { return static_cast<int>((x >> (3 * k)) & 7); }
 constexpr int Bit(uint32_t x, size_t k) { return static_cast<int>((x >> k) & 1); }
 
 }  // namespace lutra
