@@ -1,7 +1,13 @@
 // Every listed format against the published facts, a second decoder's output and its own traits.
+#include <bit>
+#include <cctype>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
+#include <string>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/dequantize.h"
 #include "kernels/formats/all.h"
@@ -112,7 +118,7 @@ void SetScalesToOne(std::vector<uint8_t>& row) {
 }  // namespace
 
 TEST_CASE_TEMPLATE_DEFINE("a format decodes the published check values", F, check_values) {
-  INFO(F::kInfo.name);
+  INFO(std::string(F::kInfo.name));
   std::vector<uint8_t> row(F::kInfo.row_header_bytes +
                            256 / F::kInfo.block_weights * F::kInfo.block_bytes);
   for (size_t p = 0; p < row.size(); ++p) row[p] = static_cast<uint8_t>(167 * p + 13);
@@ -136,5 +142,277 @@ TEST_CASE_TEMPLATE_DEFINE("a format decodes the published check values", F, chec
   CHECK(weighted_sum == expected->weighted_sum);
 }
 TEST_CASE_TEMPLATE_APPLY(check_values, AllFormats);
+
+// ---- Against a second decoder's output on rows of every kind (shared/golden/quant, see the README
+// there). ----
+
+namespace {
+
+struct GoldenRun {
+  std::vector<uint8_t> bytes;  // [rows, row_bytes]
+  std::vector<float> values;   // [rows, cols]
+};
+struct Golden {
+  uint32_t type_id, rows, cols, row_bytes;
+  std::vector<GoldenRun> runs;
+};
+
+Golden ReadGolden(const std::string& path) {
+  const std::vector<uint8_t> file = testing::ReadBytes(path);
+  uint32_t head[5];
+  REQUIRE(file.size() >= sizeof(head));
+  std::memcpy(head, file.data(), sizeof(head));
+  Golden g{head[0], head[1], head[2], head[3], {}};
+  const size_t bytes = size_t{g.rows} * g.row_bytes, values = size_t{g.rows} * g.cols;
+  const size_t n_runs = head[4] & 1 ? 1 : 2;
+  REQUIRE(file.size() == sizeof(head) + n_runs * (bytes + 4 * values));
+  const uint8_t* p = file.data() + sizeof(head);
+  for (size_t r = 0; r < n_runs; ++r) {
+    GoldenRun run{{p, p + bytes}, std::vector<float>(values)};
+    std::memcpy(run.values.data(), p + bytes, 4 * values);
+    p += bytes + 4 * values;
+    g.runs.push_back(std::move(run));
+  }
+  return g;
+}
+
+// The file of a format: the golden files spell the k-quants q4_K, all else in lower case.
+std::string GoldenPath(const std::string& shared, const char* name) {
+  std::string file = name;
+  const bool k_quant = file[0] == 'Q' && file.size() > 2 && file.substr(file.size() - 2) == "_K";
+  for (char& c : file) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (k_quant) file.back() = 'K';
+  return shared + "/golden/quant/" + file + ".bin";
+}
+
+// Decoded values and the golden ones, of both runs, in a row-by-row visit: visit(row bytes, n,
+// ours, theirs).
+template <class F, class Visit>
+void VisitGolden(Visit&& visit) {
+  LUTRA_REQUIRE_SHARED(shared);
+  const std::string path = GoldenPath(shared, F::kInfo.name);
+  if (!std::ifstream(path).good()) {
+    MESSAGE("SKIPPED: no golden file for " << std::string(F::kInfo.name));
+    return;
+  }
+  const Golden golden = ReadGolden(path);
+  const TensorTypeInfo* type = FindTensorType(F::kInfo.type_id);
+  REQUIRE(type != nullptr);
+  REQUIRE(golden.type_id == type->id);
+  REQUIRE(golden.row_bytes == RowBytes(*type, golden.cols));
+  std::vector<float> ours(golden.cols);
+  for (const GoldenRun& run : golden.runs) {
+    for (uint32_t r = 0; r < golden.rows; ++r) {
+      const uint8_t* row = run.bytes.data() + size_t{r} * golden.row_bytes;
+      FindDequantizer(type->id)(row, golden.cols, ours.data());
+      visit(row, golden.cols, ours.data(), run.values.data() + size_t{r} * golden.cols);
+    }
+  }
+}
+
+// IQ6_K: the other decoder evaluates a cubic where our definition has its rounding, at most 0.488
+// away.
+constexpr float kIq6KRounding = 0.4885f;
+// IQ1_BN, IQ2_BN: the other decoder's rows are known to be wrong (it forgets the scale).
+template <class F>
+constexpr bool kGoldenValuesAreWrong = std::is_same_v<F, Iq1Bn> || std::is_same_v<F, Iq2Bn>;
+
+}  // namespace
+
+TEST_CASE_TEMPLATE_DEFINE("a format decodes quantized rows bit for bit", F, golden_rows) {
+  INFO(std::string(F::kInfo.name));
+  if constexpr (!kGoldenValuesAreWrong<F>) {
+    VisitGolden<F>([](const uint8_t* row, size_t n, const float* ours, const float* theirs) {
+      size_t n_different = 0;
+      if constexpr (std::is_same_v<F, Iq6K>) {
+        for (size_t i = 0; i < n; ++i) {
+          Iq6K::Block b;
+          std::memcpy(&b, row + i / 256 * sizeof(b), sizeof(b));
+          const float unit = Iq6K::Super({}, b) * static_cast<float>(Iq6K::Scale(b, i % 256 / 16));
+          n_different += std::abs(ours[i] - theirs[i]) > kIq6KRounding * std::abs(unit);
+        }
+      } else {
+        (void)row;
+        // Equal bits, but for the sign of zero: integers have none (IQ3_KT's sign bits do).
+        for (size_t i = 0; i < n; ++i) {
+          n_different += std::bit_cast<uint32_t>(ours[i]) != std::bit_cast<uint32_t>(theirs[i]) &&
+                         (ours[i] != 0.0f || theirs[i] != 0.0f);
+        }
+      }
+      CHECK(n_different == 0);
+    });
+  }
+}
+TEST_CASE_TEMPLATE_APPLY(golden_rows, Concat<AllFormats, FloatFormats>);
+
+// ---- The traits are what kernels and packers trust: they must be true of any bytes. ----
+
+namespace {
+
+bool FitsF16(float x) {
+  if (!std::isfinite(x)) return true;
+  const bool fine_enough = std::abs(x) < 0x1p-14f ? std::nearbyint(x * 0x1p24f) == x * 0x1p24f
+                                                  : (std::bit_cast<uint32_t>(x) & 0x1FFF) == 0;
+  return std::abs(x) <= 65504.0f && fine_enough;
+}
+
+// True if the (finite) float survives in the form that F::kSuper names.
+template <class F>
+bool SuperFits(float x) {
+  if constexpr (F::kSuper == SuperKind::kF16) return FitsF16(x);
+  if constexpr (F::kSuper == SuperKind::kBf16) return (std::bit_cast<uint32_t>(x) & 0xFFFF) == 0;
+  return true;
+}
+
+// One block of any bytes; the checks are counted, not asserted one by one: there are millions.
+template <class F>
+void CheckTraitsOn(const typename F::RowHeader& row, const typename F::Block& block) {
+  constexpr size_t kWeights = F::kInfo.block_weights;
+  const float super = F::Super(row, block), bias_super = F::BiasSuper(row, block);
+  // MXFP4's largest scales times 12 are beyond float: such weights cannot come from a model.
+  const bool sane = std::abs(super) < 0x1p100f && std::isfinite(bias_super);
+  size_t bad_index = 0, bad_lane = 0, bad_value = 0, bad_scale = 0, bad_bias = 0;
+  int64_t lanes = 0, indexes = 0;  // largest sums of products with activations of +-127
+  for (size_t i = 0; i < kWeights; ++i) {
+    const int index = F::Index(block, i), lane = Lane<F>(block, i);
+    const int scale = F::Scale(block, i / F::kGroup);
+    bad_index += index < 0 || index >= 1 << F::kBits;
+    bad_lane += lane < -128 || lane > 127;
+    bad_value += sane && !std::isfinite(Value<F>(row, block, i));
+    lanes += int64_t{127} * std::abs(scale * lane);
+    indexes += int64_t{127} * std::abs(scale * index);
+  }
+  for (size_t g = 0; g < kWeights / F::kGroup; ++g) {
+    bad_scale += F::Scale(block, g) < -128 || F::Scale(block, g) > 127;
+    bad_bias += F::Bias(block, g) < 0 || F::Bias(block, g) > 63;
+  }
+  CHECK(bad_index == 0);
+  CHECK(bad_lane == 0);
+  CHECK(bad_value == 0);
+  CHECK(bad_scale == 0);
+  CHECK(bad_bias == 0);
+  CHECK(lanes < int64_t{1} << 31);
+  CHECK(indexes < int64_t{1} << 31);
+  CHECK((std::isnan(super) || SuperFits<F>(super)));
+}
+
+template <class T>
+T FillBytes(auto&& next_byte) {
+  T t;
+  if constexpr (!std::is_empty_v<T>) {
+    uint8_t bytes[sizeof(T)];
+    for (uint8_t& byte : bytes) byte = next_byte();
+    std::memcpy(&t, bytes, sizeof(T));
+  }
+  return t;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE_DEFINE("a format's traits are true of any bytes", F, traits) {
+  INFO(std::string(F::kInfo.name));
+  static_assert(sizeof(typename F::Block) == F::kInfo.block_bytes);
+  static_assert(std::is_empty_v<typename F::RowHeader>
+                    ? F::kInfo.row_header_bytes == 0
+                    : F::kInfo.row_header_bytes == sizeof(typename F::RowHeader));
+  static_assert(F::kGroup == 16 || F::kGroup == 32);
+  static_assert(F::kInfo.block_weights % 32 == 0);
+  static_assert((F::kActivations == Activations::kQ8x32) == (F::kInfo.block_weights < 256));
+  static_assert((F::kSuper == SuperKind::kRow) == (F::kInfo.row_header_bytes != 0));
+  static_assert(F::kTable.size() == 0 || F::kTable.size() == size_t{1} << F::kBits);
+  static_assert(F::kTable.size() == 0 || F::kZero == 0);
+  static_assert(F::kTable.size() != 0 || F::kShift == 0);
+  for (const int lane : F::kTable) CHECK((lane + F::kShift <= 127));
+  for (const int constant : {0x00, 0xFF, 0x55, 0xAA}) {
+    const auto next = [&] { return static_cast<uint8_t>(constant); };
+    CheckTraitsOn<F>(FillBytes<typename F::RowHeader>(next), FillBytes<typename F::Block>(next));
+  }
+  std::mt19937 random(F::kInfo.type_id);
+  const auto next = [&] { return static_cast<uint8_t>(random() >> 11); };
+  for (int n = 0; n < 1000; ++n) {
+    const auto row = FillBytes<typename F::RowHeader>(next);
+    const auto block = FillBytes<typename F::Block>(next);
+    CheckTraitsOn<F>(row, block);
+    if constexpr (F::kSuper == SuperKind::kRow) {
+      const auto other = FillBytes<typename F::Block>(next);
+      CHECK(std::bit_cast<uint32_t>(F::Super(row, block)) ==
+            std::bit_cast<uint32_t>(F::Super(row, other)));
+    }
+  }
+}
+TEST_CASE_TEMPLATE_APPLY(traits, AllFormats);
+
+TEST_CASE("F16 bits become the float that the fields of binary16 say, all 65536 of them") {
+  size_t n_wrong = 0;
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const float x = F16ToF32(static_cast<uint16_t>(h));
+    const int exponent = static_cast<int>(h >> 10 & 31), fraction = static_cast<int>(h & 1023);
+    if (exponent == 31 && fraction != 0) {
+      n_wrong += !std::isnan(x);
+    } else {
+      double expected = exponent == 31  ? std::numeric_limits<double>::infinity()
+                        : exponent == 0 ? std::ldexp(fraction, -24)
+                                        : std::ldexp(1024 + fraction, exponent - 25);
+      if (h & 0x8000) expected = -expected;
+      n_wrong += static_cast<double>(x) != expected || std::signbit(x) != ((h & 0x8000) != 0);
+    }
+  }
+  CHECK(n_wrong == 0);
+}
+
+TEST_CASE("float rows are converted element by element, at any address") {
+  const uint8_t f32[] = {0xFF, 0x00, 0x00, 0x80, 0x3F, 0x00, 0x00, 0x20, 0xC0};
+  const uint8_t f16[] = {0xFF, 0x00, 0x3C, 0x01, 0x80};
+  const uint8_t bf16[] = {0xFF, 0x80, 0x3F, 0x20, 0xC0};
+  float y[2];
+  FindDequantizer(F32::kInfo.type_id)(f32 + 1, 2, y);
+  CHECK((y[0] == 1.0f && y[1] == -2.5f));
+  FindDequantizer(F16::kInfo.type_id)(f16 + 1, 2, y);
+  CHECK((y[0] == 1.0f && y[1] == -0x1p-24f));
+  FindDequantizer(Bf16::kInfo.type_id)(bf16 + 1, 2, y);
+  CHECK((y[0] == 1.0f && y[1] == -2.5f));
+}
+
+TEST_CASE("a tensor type is readable exactly if there is a dequantizer for it") {
+  size_t n_readable = 0;
+  uint32_t previous = 0;
+  for (const TensorTypeInfo& type : AllTensorTypes()) {
+    INFO(std::string(type.name));
+    CHECK((type.id > previous || n_readable == 0));  // ascending, F32 = 0 first
+    previous = type.id;
+    n_readable += type.readable;
+    CHECK(type.readable == (FindDequantizer(type.id) != nullptr));
+    CHECK(FindTensorType(type.id) == &type);
+    CHECK(RetiredOrForeignTypeName(type.id) == nullptr);
+  }
+  CHECK(n_readable == std::tuple_size_v<AllFormats> + std::tuple_size_v<FloatFormats>);
+}
+
+TEST_CASE("rows have the published sizes") {
+  const auto row_bytes = [](uint32_t id) { return RowBytes(*FindTensorType(id), 4096); };
+  CHECK(row_bytes(Iq4Ks::kInfo.type_id) == 2180);
+  CHECK(row_bytes(Iq5Ks::kInfo.type_id) == 2692);
+  CHECK(row_bytes(Iq4Kss::kInfo.type_id) == 2052);
+  CHECK(row_bytes(Iq2Ks::kInfo.type_id) == 1122);
+  CHECK(row_bytes(Iq3Ks::kInfo.type_id) == 1634);
+  CHECK(row_bytes(Iq2Kl::kInfo.type_id) == 1378);
+  CHECK(row_bytes(Iq1Kt::kInfo.type_id) == 900);
+  CHECK(row_bytes(Iq2Kt::kInfo.type_id) == 1092);
+  CHECK(row_bytes(Iq3Kt::kInfo.type_id) == 1604);
+  CHECK(row_bytes(Iq4Kt::kInfo.type_id) == 2052);
+  CHECK(row_bytes(Iq1Bn::kInfo.type_id) == 834);
+  CHECK(row_bytes(Iq2Bn::kInfo.type_id) == 1028);
+  CHECK(row_bytes(151) == 4104);  // Q8_KV: known, not readable
+}
+
+TEST_CASE("ids that we cannot read still have a name") {
+  CHECK(FindTensorType(339) == nullptr);
+  CHECK(std::string(RetiredOrForeignTypeName(339)) == "IQ4_K_R4 (row-interleaved)");
+  CHECK(std::string(RetiredOrForeignTypeName(4)) == "Q4_2 (retired)");
+  CHECK(FindTensorType(60000) == nullptr);
+  CHECK(RetiredOrForeignTypeName(60000) == nullptr);
+  CHECK((FindDequantizer(339) == nullptr));
+  CHECK((FindDequantizer(24) == nullptr));  // I8: a known size, no decoder
+}
 
 }  // namespace lutra
