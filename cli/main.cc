@@ -1,10 +1,12 @@
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <new>
 #include <string>
 
+#include "cli/args.h"
 #include "cli/command.h"
 #include "kernels/base/error.h"
 
@@ -36,7 +38,7 @@ int Main(int argc, char** argv) {
     std::string program = "lutra " + name;
     argv[1] = program.data();
     try {
-      return c.run(argc - 1, argv + 1);
+      return FinishOutput(c.run(argc - 1, argv + 1));
     } catch (const Error& e) {
       std::fprintf(stderr, "lutra: %s\n", e.what());
       return ExitStatusOf(e.code());
@@ -70,4 +72,7 @@ ExitStatus ExitStatusOf(ErrorCode code) {
 
 }  // namespace lutra::cli
 
-int main(int argc, char** argv) { return lutra::cli::Main(argc, argv); }
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // writing to a reader that left is an error to handle, not a death
+  return lutra::cli::Main(argc, argv);
+}

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "kernels/tensor_type.h"
@@ -21,6 +22,20 @@ enum class GgufType : uint32_t {  // fixed by GGUF, never renumber
   kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
 };
 const char* GgufTypeName(GgufType type);  // "u8", ..., "string", "array"
+// Bytes of one value: 1, 2, 4 or 8; 0 for strings and arrays.
+uint64_t GgufTypeBytes(GgufType type);
+
+// Limits on what a file may hold, so that memory stays in proportion to its size. No known model comes near them.
+inline constexpr uint64_t kGgufMaxKeys = 65'536;
+inline constexpr uint64_t kGgufMaxTensors = 131'072;            // all parts together
+inline constexpr uint64_t kGgufMaxKeyBytes = 65'535;            // fixed by the specification
+inline constexpr uint64_t kGgufMaxTensorNameBytes = 63;         // fixed by the specification
+inline constexpr uint64_t kGgufMaxStringBytes = uint64_t{1} << 30;
+inline constexpr uint64_t kGgufMaxArrayCount = uint64_t{1} << 30;
+inline constexpr uint64_t kGgufMaxDims = 4;
+inline constexpr uint64_t kGgufMinAlignment = 8;                // the specification: a multiple of 8
+inline constexpr uint64_t kGgufMaxAlignment = uint64_t{1} << 20;
+inline constexpr uint64_t kGgufMaxParts = 65'535;               // split.count is a u16
 
 // One metadata value. Views into the mapped file: valid as long as the GgufFile lives.
 struct GgufValue {
@@ -37,6 +52,12 @@ struct GgufValue {
   std::optional<int64_t> AsInt(uint64_t i = 0) const;
   // u64 values above INT64_MAX do not fit AsInt: this one gives them. Negative numbers: nullopt.
   std::optional<uint64_t> AsUint(uint64_t i = 0) const;
+
+  // The value as text that is safe to print: numbers, true/false, strings in quotes and cut after max_string_bytes, at
+  // most max_elements of an array ("[1, 2, ... 98 more]").
+  std::string ToText(uint64_t max_elements = 8, size_t max_string_bytes = 60) const;
+  // "u32", "array of 5 strings", ...
+  std::string TypeText() const;
 };
 
 struct GgufTensor {
@@ -55,10 +76,12 @@ struct GgufTensor {
 // A whole model: one file, or all parts of a split one. Immutable after Open; safe to share between threads.
 class GgufFile {
  public:
-  // Opens `path`; "-00001-of-0000N" names open all N parts. Throws Error: kNotFound, kIo, kCorrupt (file, field, offset,
-  // value), kUnsupported (version 1, big-endian, ...).
+  // Opens `path`; "-00001-of-0000N" names open all N parts (the metadata is the first part's). Throws Error: kNotFound,
+  // kIo, kCorrupt (file, field, offset, value), kUnsupported (version 1, big-endian, unknown tensor types),
+  // kInvalidArgument (another part than the first: the message names the first), kResourceExhausted (the limits above).
   static GgufFile Open(const std::string& path);
-  // The same over bytes in memory (tests, fuzzing); `name` stands for the path in messages. Not for split models.
+  // The same over bytes in memory (tests, fuzzing), which must outlive the file; `name` stands for the path in messages.
+  // Not for split models.
   static GgufFile FromBytes(std::span<const uint8_t> bytes, const std::string& name);
 
   GgufFile(GgufFile&&) noexcept;
@@ -70,7 +93,10 @@ class GgufFile {
   uint64_t alignment() const { return alignment_; }
   uint64_t file_bytes() const;                    // all parts
   size_t n_parts() const { return parts_.size(); }
+  // Of FromBytes: one part, a view of the bytes.
   const MappedFile& part(size_t i) const { return *parts_[i]; }
+  // Throws Error(kIo) if a part became shorter since it was mapped. Loaders call it when they have read all tensors.
+  void CheckNotTruncated() const;
 
   // Metadata in file order, and by key (nullptr if absent).
   const std::vector<std::pair<std::string, GgufValue>>& metadata() const { return metadata_; }
@@ -84,7 +110,7 @@ class GgufFile {
   std::optional<float> GetF32(std::string_view key) const;   // f32 or f64, must be finite
   std::optional<bool> GetBool(std::string_view key) const;
   std::optional<std::string_view> GetString(std::string_view key) const;
-  // Arrays; empty optional if absent. Element types: strings; f32 (f64 converts); any integer that fits.
+  // Arrays; empty optional if absent. Element types: strings; f32 (f64 converts), not NaN; any integer that fits.
   const std::vector<std::string_view>* GetStrings(std::string_view key) const;
   std::optional<std::vector<float>> GetF32s(std::string_view key) const;
   std::optional<std::vector<int32_t>> GetI32s(std::string_view key) const;
@@ -96,16 +122,20 @@ class GgufFile {
 
  private:
   GgufFile() = default;
-  void ReadPart(std::span<const uint8_t> bytes, uint32_t part, const std::string& part_path);
+  // Reads parts_[part]; the first one gives the metadata, all give tensors.
+  void ReadPart(uint32_t part);
+  void OpenOtherParts();
+  void IndexTensors();
+  [[noreturn]] void FailType(std::string_view key, const GgufValue& value, const char* wanted) const;
 
   std::string path_;
   uint32_t version_ = 0;
   uint64_t alignment_ = 32;
   std::vector<std::unique_ptr<MappedFile>> parts_;
   std::vector<std::pair<std::string, GgufValue>> metadata_;
-  std::unordered_map<std::string_view, size_t> key_index_;
+  std::unordered_map<std::string_view, size_t> key_index_;     // views of metadata_
   std::vector<GgufTensor> tensors_;
-  std::unordered_map<std::string_view, size_t> tensor_index_;
+  std::unordered_map<std::string_view, size_t> tensor_index_;  // views of tensors_
 };
 
 }  // namespace lutra

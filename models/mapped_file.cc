@@ -66,25 +66,56 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
     Fail(ErrorCode::kIo, "%s: cannot map %zu bytes: %s", shown.c_str(), size_, std::strerror(errno));
   }
   data_ = static_cast<const uint8_t*>(p);
+  owned_ = true;
+  device_ = static_cast<uint64_t>(st.st_dev);
+  inode_ = static_cast<uint64_t>(st.st_ino);
+  try {
+    CheckNotTruncated();
+  } catch (...) {
+    ::munmap(p, size_);
+    throw;
+  }
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+MappedFile MappedFile::View(std::span<const uint8_t> bytes, const std::string& name) {
+  MappedFile file;
+  file.path_ = name;
+  file.data_ = bytes.data();
+  file.size_ = bytes.size();
+  return file;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(owned_, other.owned_);
+  std::swap(device_, other.device_);
+  std::swap(inode_, other.inode_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+  if (owned_) ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 
-void MappedFile::WillNeed(const uint8_t* begin, size_t n) const { Advise(begin, n, MADV_WILLNEED, true); }
-void MappedFile::Release(const uint8_t* begin, size_t n) const { Advise(begin, n, MADV_DONTNEED, false); }
+void MappedFile::WillNeed(const uint8_t* begin, size_t n) const {
+  if (owned_) Advise(begin, n, MADV_WILLNEED, true);
+}
+void MappedFile::Release(const uint8_t* begin, size_t n) const {
+  if (owned_) Advise(begin, n, MADV_DONTNEED, false);  // on a view it would erase somebody's memory
+}
+
+void MappedFile::CheckNotTruncated() const {
+  struct stat st;
+  if (!owned_ || ::stat(path_.c_str(), &st) != 0) return;
+  const bool same = static_cast<uint64_t>(st.st_dev) == device_ && static_cast<uint64_t>(st.st_ino) == inode_;
+  if (same && static_cast<uint64_t>(st.st_size) < size_) {
+    Fail(ErrorCode::kIo, "%s: became shorter while it was read: %zu bytes, now %lld; is it still being written?",
+         Printable(path_, 400).c_str(), size_, static_cast<long long>(st.st_size));
+  }
+}
 
 }  // namespace lutra

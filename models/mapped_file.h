@@ -12,6 +12,8 @@ namespace lutra {
 class MappedFile {
  public:
   explicit MappedFile(const std::string& path);
+  // Bytes that live elsewhere (and must outlive this), behind the same interface; `name` stands for the path.
+  static MappedFile View(std::span<const uint8_t> bytes, const std::string& name);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
@@ -24,10 +26,19 @@ class MappedFile {
   void WillNeed(const uint8_t* begin, size_t n) const;
   void Release(const uint8_t* begin, size_t n) const;
 
+  // Throws Error(kIo) if the file became shorter since it was mapped: reading what was cut off would raise SIGBUS. A file
+  // that was replaced by another under its name (rename) is still whole in the mapping.
+  void CheckNotTruncated() const;
+
  private:
+  MappedFile() = default;
+
   std::string path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  bool owned_ = false;     // false: a view, nothing to unmap
+  uint64_t device_ = 0;    // which file was mapped
+  uint64_t inode_ = 0;
 };
 
 }  // namespace lutra
