@@ -1,5 +1,5 @@
 // IQ4_K: 4-bit indexes into one of two 16-entry tables, a 6-bit scale per 16 weights, f16
-// super-scale. 4.5 bits a weight. Source: ik_llama.cpp PR 83 and discussion 8 (Iwan Kawrakow).
+// super-scale. 4.5 bits a weight. Source: ik_llama.cpp discussion 8 (Iwan Kawrakow).
 // d, extra (table bit per 16), scales_h, scales_l, qs.
 #pragma once
 

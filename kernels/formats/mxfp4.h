@@ -1,7 +1,7 @@
 // MXFP4: FP4 (E2M1) weights under one power-of-two scale (E8M0) per 32. 4.25 bits a weight. The
 // table holds the E2M1 values doubled, so Super is half of the E8M0 value; byte 255, the NaN of
 // the specification, reads as 2^127 (as in ggml: weights hold no NaN). Source: OCP Microscaling
-// Formats (MX) v1.0, section 5.3.
+// Formats (MX) v1.0, section 5.
 #pragma once
 
 #include "kernels/quant_format.h"
