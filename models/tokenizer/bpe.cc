@@ -58,14 +58,16 @@ int32_t BpeEncoder::SymbolOf(std::string_view text, ExtraSymbols* extras) {
 }
 
 std::string_view BpeEncoder::SymbolText(int32_t symbol) const {
-  return vocab_.Contains(symbol) ? vocab_.text(symbol) : extra_texts_[static_cast<size_t>(symbol - vocab_.size())];
+  return vocab_.Contains(symbol) ? vocab_.text(symbol)
+                                 : extra_texts_[static_cast<size_t>(symbol - vocab_.size())];
 }
 
 size_t BpeEncoder::Slot(int32_t left, int32_t right) const {
   const uint64_t key = uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
   const uint64_t h = key * 0x9E3779B97F4A7C15u;
   size_t i = (h ^ (h >> 32)) & (slots_.size() - 1);
-  while (slots_[i] != kNone && (merges_[slots_[i]].left != left || merges_[slots_[i]].right != right)) {
+  while (slots_[i] != kNone &&
+         (merges_[slots_[i]].left != left || merges_[slots_[i]].right != right)) {
     i = (i + 1) & (slots_.size() - 1);
   }
   return i;
@@ -73,9 +75,11 @@ size_t BpeEncoder::Slot(int32_t left, int32_t right) const {
 
 uint32_t BpeEncoder::RankOf(int32_t left, int32_t right) const { return slots_[Slot(left, right)]; }
 
-BpeEncoder::BpeEncoder(const Vocab& vocab, const std::vector<std::string_view>& merges) : vocab_(vocab) {
+BpeEncoder::BpeEncoder(const Vocab& vocab, const std::vector<std::string_view>& merges)
+    : vocab_(vocab) {
   if (merges.size() > kMaxMerges) {
-    Fail(ErrorCode::kResourceExhausted, "%zu merges, the limit (kMaxMerges) is %zu", merges.size(), kMaxMerges);
+    Fail(ErrorCode::kResourceExhausted, "%zu merges, the limit (kMaxMerges) is %zu", merges.size(),
+         kMaxMerges);
   }
   ExtraSymbols extras;
   for (unsigned b = 0; b < 256; ++b) {
@@ -90,7 +94,8 @@ BpeEncoder::BpeEncoder(const Vocab& vocab, const std::vector<std::string_view>& 
   std::string joined;
   for (const std::string_view merge : merges) {
     const size_t space = merge.find(' ', 1);
-    if (space == std::string_view::npos || space + 1 == merge.size() || merge.size() > kMaxTokenBytes) {
+    if (space == std::string_view::npos || space + 1 == merge.size() ||
+        merge.size() > kMaxTokenBytes) {
       ++malformed;
       continue;
     }
@@ -107,7 +112,8 @@ BpeEncoder::BpeEncoder(const Vocab& vocab, const std::vector<std::string_view>& 
     merges_.push_back(m);
   }
   if (malformed + repeated + unknown > 0) {
-    Log(LogLevel::kWarning, "tokenizer.ggml.merges: %zu malformed and %zu repeated ones skipped, %zu make no token",
+    Log(LogLevel::kWarning,
+        "tokenizer.ggml.merges: %zu malformed and %zu repeated ones skipped, %zu make no token",
         malformed, repeated, unknown);
   }
 }
@@ -146,8 +152,8 @@ void BpeEncoder::EncodePiece(Scratch* scratch, std::vector<int32_t>* out) const 
   }
   symbols.back().next = kNone;
 
-  // Entries are rank << 32 | left symbol: the least is the lowest rank, leftmost first. An entry whose symbols
-  // have changed since names a merge that does not fit them any more.
+  // Entries are rank << 32 | left symbol: the least is the lowest rank, leftmost first. An entry
+  // whose symbols have changed since names a merge that does not fit them any more.
   std::vector<uint64_t>& heap = scratch->heap;
   heap.clear();
   const auto entry = [&](uint32_t left) -> uint64_t {
@@ -174,7 +180,8 @@ void BpeEncoder::EncodePiece(Scratch* scratch, std::vector<int32_t>* out) const 
     const Merge& merge = merges_[best >> 32];
     const auto i = static_cast<uint32_t>(best);
     Symbol& left = symbols[i];
-    if (left.id != merge.left || left.next == kNone || symbols[left.next].id != merge.right) continue;
+    if (left.id != merge.left || left.next == kNone || symbols[left.next].id != merge.right)
+      continue;
     Symbol& right = symbols[left.next];
     left.id = merge.joined;
     left.next = right.next;

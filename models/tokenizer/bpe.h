@@ -1,5 +1,6 @@
 // Byte-pair encoding over byte-level vocabularies.
-// Source: tokenizer.ggml.model "gpt2" of GGUF; the byte alphabet is GPT-2's (bytes to printable characters).
+// Source: tokenizer.ggml.model "gpt2" of GGUF; the byte alphabet is GPT-2's (bytes to printable
+// characters).
 #pragma once
 
 #include <array>
@@ -14,20 +15,21 @@
 
 namespace lutra {
 
-// The character of each byte: the printable ones 0x21-0x7E, 0xA1-0xAC and 0xAE-0xFF are themselves, the other
-// 68 are U+0100 and up in the order of the bytes.
+// The character of each byte: the printable ones 0x21-0x7E, 0xA1-0xAC and 0xAE-0xFF are themselves,
+// the other 68 are U+0100 and up in the order of the bytes.
 uint32_t ByteToCharacter(uint8_t byte);
 // The byte of a character, or -1 if it stands for none.
 int CharacterToByte(uint32_t c);
 
 class BpeEncoder {
  public:
-  // Keeps a reference to `vocab`, which is a byte-pair one. A merge without a space, with an empty side or
-  // longer than kMaxTokenBytes is skipped, of equal ones the first counts; both are logged. Throws
-  // Error(kResourceExhausted) above kMaxMerges.
+  // Keeps a reference to `vocab`, which is a byte-pair one. A merge without a space, with an empty
+  // side or longer than kMaxTokenBytes is skipped, of equal ones the first counts; both are logged.
+  // Throws Error(kResourceExhausted) above kMaxMerges.
   BpeEncoder(const Vocab& vocab, const std::vector<std::string_view>& merges);
 
-  // Appends the ids of `text`, any bytes, to *out: n log n in the text. text.size() < 2^30. Thread-safe.
+  // Appends the ids of `text`, any bytes, to *out: n log n in the text. text.size() < 2^30.
+  // Thread-safe.
   void Encode(std::string_view text, std::vector<int32_t>* out) const;
 
  private:

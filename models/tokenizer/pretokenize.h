@@ -1,12 +1,12 @@
 // Pre-tokenizers: cutting text into the pieces that byte-pair merges may not cross.
 //
-// A splitter is a list of expressions. The first is applied to the whole text, each next one to every
-// piece so far; matches and the gaps between them all become pieces. Expressions are written by hand in
-// linear time (backtracking on `\s+(?!\S)` is quadratic); each stands beside the regular expression it
-// equals, and the tests compare the two. Letters have no case beyond ASCII here: `[^a-z]` and `[^A-Z]`
-// both take every non-ASCII letter.
-// Source: the tables of published pre-tokenizers as GGUF names them (`tokenizer.ggml.pre`); classes of
-// code points are those of Unicode 15.1.
+// A splitter is a list of expressions. The first is applied to the whole text, each next one to
+// every piece so far; matches and the gaps between them all become pieces. Expressions are written
+// by hand in linear time (backtracking on `\s+(?!\S)` is quadratic); each stands beside the regular
+// expression it equals, and the tests compare the two. Letters have no case beyond ASCII here:
+// `[^a-z]` and `[^A-Z]` both take every non-ASCII letter. Source: the tables of published
+// pre-tokenizers as GGUF names them (`tokenizer.ggml.pre`); classes of code points are those of
+// Unicode 15.1.
 #pragma once
 
 #include <cstddef>
@@ -26,10 +26,10 @@ struct SplitText {
   std::vector<unicode::CodePointClass> classes;
 };
 
-// Decodes `bytes`, which may be anything. A byte that does not start a complete sequence becomes U+FFFD;
-// only the patterns of lead and continuation bytes are tested, so that encoded surrogates and overlong
-// forms give the code point they spell; values above U+10FFFF are invalid. Overwrites *text.
-// bytes.size() < 2^32.
+// Decodes `bytes`, which may be anything. A byte that does not start a complete sequence becomes
+// U+FFFD; only the patterns of lead and continuation bytes are tested, so that encoded surrogates
+// and overlong forms give the code point they spell; values above U+10FFFF are invalid. Overwrites
+// *text. bytes.size() < 2^32.
 void DecodeForSplit(std::string_view bytes, SplitText* text);
 
 // The part [begin, end) of a text that an expression sees; `end` is the end of text to it.
@@ -65,8 +65,8 @@ std::span<const Splitter* const> Splitters();
 // nullptr if the name is not in the table.
 const PreTokenizer* FindPreTokenizer(std::string_view name);
 
-// Ends of the pieces of `text`, as code point indexes in ascending order; the last is the length. Linear
-// in the text. *ends is overwritten.
+// Ends of the pieces of `text`, as code point indexes in ascending order; the last is the length.
+// Linear in the text. *ends is overwritten.
 void Split(const Splitter& splitter, const SplitText& text, std::vector<uint32_t>* ends);
 
 }  // namespace lutra

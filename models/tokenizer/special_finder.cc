@@ -60,7 +60,8 @@ uint32_t SpecialFinder::Child(uint32_t node, uint8_t byte) const {
   return it == children_.end() ? 0 : it->second;
 }
 
-std::vector<SpecialFinder::Match> SpecialFinder::FindAll(std::string_view text, bool parse_special) const {
+std::vector<SpecialFinder::Match> SpecialFinder::FindAll(std::string_view text,
+                                                         bool parse_special) const {
   std::vector<Match> matches;
   uint32_t node = 0;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -76,7 +77,8 @@ std::vector<SpecialFinder::Match> SpecialFinder::FindAll(std::string_view text, 
       if (token == kNoToken) continue;
       if (matches.size() == kMaxSpecialMatches) {
         Fail(ErrorCode::kResourceExhausted,
-             "the text has more than %zu places where special tokens may be (kMaxSpecialMatches)", kMaxSpecialMatches);
+             "the text has more than %zu places where special tokens may be (kMaxSpecialMatches)",
+             kMaxSpecialMatches);
       }
       matches.push_back({nodes_[m].depth, token, i + 1 - nodes_[m].depth});
     }
@@ -86,7 +88,8 @@ std::vector<SpecialFinder::Match> SpecialFinder::FindAll(std::string_view text, 
 
 std::vector<TextFragment> SpecialFinder::Split(std::string_view text, bool parse_special) const {
   std::vector<TextFragment> fragments;
-  std::vector<Match> matches = nodes_.size() > 1 ? FindAll(text, parse_special) : std::vector<Match>();
+  std::vector<Match> matches =
+      nodes_.size() > 1 ? FindAll(text, parse_special) : std::vector<Match>();
   if (matches.empty()) {
     if (!text.empty()) fragments.push_back({kNoToken, text});
     return fragments;
@@ -105,13 +108,14 @@ std::vector<TextFragment> SpecialFinder::Split(std::string_view text, bool parse
     // What was taken before is at least as long: it cannot lie inside, so the ends tell.
     if (taken[cut.begin] || taken[cut.end - 1]) continue;
     if (vocab_.strips_left(m.token)) {
-      while (cut.begin > 0 && !taken[cut.begin - 1] && IsAsciiSpace(text[cut.begin - 1])) --cut.begin;
+      while (cut.begin > 0 && !taken[cut.begin - 1] && IsAsciiSpace(text[cut.begin - 1]))
+        --cut.begin;
     }
     if (vocab_.strips_right(m.token)) {
       while (cut.end < text.size() && !taken[cut.end] && IsAsciiSpace(text[cut.end])) ++cut.end;
     }
-    std::fill(taken.begin() + static_cast<ptrdiff_t>(cut.begin), taken.begin() + static_cast<ptrdiff_t>(cut.end),
-              true);
+    std::fill(taken.begin() + static_cast<ptrdiff_t>(cut.begin),
+              taken.begin() + static_cast<ptrdiff_t>(cut.end), true);
     cuts.push_back(cut);
   }
   std::sort(cuts.begin(), cuts.end(), [](const Cut& a, const Cut& b) { return a.begin < b.begin; });

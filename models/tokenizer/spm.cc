@@ -29,7 +29,9 @@ struct Candidate {
 };
 
 // A symbol's bytes by its first one alone: a stray continuation byte counts as a symbol.
-size_t LengthByLead(uint8_t lead) { return lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4; }
+size_t LengthByLead(uint8_t lead) {
+  return lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+}
 
 }  // namespace
 
@@ -48,7 +50,9 @@ SpmEncoder::SpmEncoder(const Vocab& vocab) : vocab_(vocab) {
     byte_token_[b] = id;
   }
   if (missing > 0) {
-    Log(LogLevel::kWarning, "%zu bytes have no token in the vocabulary: they become the unknown token, if any", missing);
+    Log(LogLevel::kWarning,
+        "%zu bytes have no token in the vocabulary: they become the unknown token, if any",
+        missing);
   }
 }
 
@@ -69,7 +73,8 @@ void SpmEncoder::Encode(std::string_view text, bool space_prefix, std::vector<in
   for (size_t i = 0; i < escaped.size();) {
     const size_t n = std::min(LengthByLead(static_cast<uint8_t>(escaped[i])), escaped.size() - i);
     const auto index = static_cast<uint32_t>(symbols.size());
-    symbols.push_back({static_cast<uint32_t>(i), static_cast<uint32_t>(n), index == 0 ? kNone : index - 1, index + 1});
+    symbols.push_back({static_cast<uint32_t>(i), static_cast<uint32_t>(n),
+                       index == 0 ? kNone : index - 1, index + 1});
     i += n;
   }
   if (symbols.empty()) return;

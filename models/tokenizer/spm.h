@@ -1,6 +1,6 @@
-// Tokenizing in the manner of SentencePiece: adjacent symbols whose joined text is a token are joined,
-// greatest score first, leftmost first among equals.
-// Source: tokenizer.ggml.model "llama" of GGUF. No normalisation but spaces to U+2581.
+// Tokenizing in the manner of SentencePiece: adjacent symbols whose joined text is a token are
+// joined, greatest score first, leftmost first among equals. Source: tokenizer.ggml.model "llama"
+// of GGUF. No normalisation but spaces to U+2581.
 #pragma once
 
 #include <cstdint>

@@ -15,8 +15,8 @@ class TextIndex {
  public:
   TextIndex() = default;
 
-  // Reads `arena` and `offsets` ([n + 1]) also later: both stay where they are. Returns how many texts
-  // occur again; the first id keeps the text.
+  // Reads `arena` and `offsets` ([n + 1]) also later: both stay where they are. Returns how many
+  // texts occur again; the first id keeps the text.
   size_t Build(const char* arena, const size_t* offsets, size_t n) {
     arena_ = arena;
     offsets_ = offsets;

@@ -83,7 +83,8 @@ void CleanContractions(std::string* text) {
   out.reserve(text->size());
   for (size_t i = 0; i < text->size(); ++i) {
     const std::string_view rest = std::string_view(*text).substr(i);
-    if (rest.starts_with(" 's") || rest.starts_with(" 'm") || rest.starts_with(" 're") || rest.starts_with(" 've")) {
+    if (rest.starts_with(" 's") || rest.starts_with(" 'm") || rest.starts_with(" 're") ||
+        rest.starts_with(" 've")) {
       continue;
     }
     out += (*text)[i];
@@ -113,13 +114,15 @@ Tokenizer::~Tokenizer() = default;
 
 void Tokenizer::CheckId(int32_t id) const {
   if (vocab_.Contains(id)) return;
-  Fail(ErrorCode::kInvalidArgument, "token id %d is outside the vocabulary: 0 to %d", id, n_vocab() - 1);
+  Fail(ErrorCode::kInvalidArgument, "token id %d is outside the vocabulary: 0 to %d", id,
+       n_vocab() - 1);
 }
 
-std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool add_special, bool parse_special) const {
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool add_special,
+                                       bool parse_special) const {
   if (text.size() > kMaxTextBytes) {
-    Fail(ErrorCode::kResourceExhausted, "a text of %zu bytes, the limit (kMaxTextBytes) is %zu", text.size(),
-         kMaxTextBytes);
+    Fail(ErrorCode::kResourceExhausted, "a text of %zu bytes, the limit (kMaxTextBytes) is %zu",
+         text.size(), kMaxTextBytes);
   }
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 4 + 2);
@@ -159,7 +162,8 @@ void Tokenizer::AppendPiece(int32_t id, bool special, std::string* out) const {
       }
       return;
     case TokenType::kByte:
-      if (vocab_.is_spm() && vocab_.byte_value(id) >= 0) *out += static_cast<char>(vocab_.byte_value(id));
+      if (vocab_.is_spm() && vocab_.byte_value(id) >= 0)
+        *out += static_cast<char>(vocab_.byte_value(id));
       return;
     case TokenType::kUnused:
     case TokenType::kUndefined:
@@ -178,13 +182,15 @@ std::string_view Tokenizer::TokenText(int32_t id) const {
   return vocab_.text(id);
 }
 
-std::string Tokenizer::Decode(std::span<const int32_t> ids, bool remove_special, bool unparse_special) const {
+std::string Tokenizer::Decode(std::span<const int32_t> ids, bool remove_special,
+                              bool unparse_special) const {
   bool drop_space = vocab_.add_space_prefix();
   if (remove_special && add_bos() && !ids.empty() && ids.front() == bos()) {
     drop_space = false;
     ids = ids.subspan(1);
   }
-  if (remove_special && add_eos() && !ids.empty() && ids.back() == eos()) ids = ids.first(ids.size() - 1);
+  if (remove_special && add_eos() && !ids.empty() && ids.back() == eos())
+    ids = ids.first(ids.size() - 1);
   std::string text;
   for (const int32_t id : ids) {
     const size_t begin = text.size();
@@ -200,7 +206,8 @@ std::string Tokenizer::Decode(std::span<const int32_t> ids, bool remove_special,
   return text;
 }
 
-StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool special, std::vector<int32_t> rendered)
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool special,
+                             std::vector<int32_t> rendered)
     : tokenizer_(tokenizer), special_(special), rendered_(std::move(rendered)) {
   std::sort(rendered_.begin(), rendered_.end());
 }

@@ -29,21 +29,23 @@ class Tokenizer {
   explicit Tokenizer(const VocabData& data);
   ~Tokenizer();
 
-  // Ids of `text`. `add_special` puts BOS in front and EOS behind if the vocabulary wants it (a BOS that the
-  // text has itself stays); `parse_special` recognises control and unknown tokens in the text: never set it
-  // for what users write. User-defined tokens are always recognised. Time is n log n in the text.
-  // Throws Error(kResourceExhausted): kMaxTextBytes, kMaxSpecialMatches.
+  // Ids of `text`. `add_special` puts BOS in front and EOS behind if the vocabulary wants it (a BOS
+  // that the text has itself stays); `parse_special` recognises control and unknown tokens in the
+  // text: never set it for what users write. User-defined tokens are always recognised. Time is n
+  // log n in the text. Throws Error(kResourceExhausted): kMaxTextBytes, kMaxSpecialMatches.
   std::vector<int32_t> Encode(std::string_view text, bool add_special, bool parse_special) const;
 
-  // The text of a whole sequence. `remove_special` drops a first BOS and last EOS that Encode would have added;
-  // `unparse_special` renders control and unknown tokens by their text instead of as nothing. The first
-  // piece loses the space that Encode put in front; vocabularies that ask for it get spaces before
-  // punctuation and contractions dropped. Throws Error(kInvalidArgument) for an id outside the vocabulary.
+  // The text of a whole sequence. `remove_special` drops a first BOS and last EOS that Encode would
+  // have added; `unparse_special` renders control and unknown tokens by their text instead of as
+  // nothing. The first piece loses the space that Encode put in front; vocabularies that ask for it
+  // get spaces before punctuation and contractions dropped. Throws Error(kInvalidArgument) for an
+  // id outside the vocabulary.
   std::string Decode(std::span<const int32_t> ids, bool remove_special, bool unparse_special) const;
 
-  // The bytes of one token as they stand in running text, perhaps a part of a UTF-8 sequence. Control and
-  // unknown tokens give their text if `special`, else nothing. AppendPiece adds them to *out and allocates
-  // only where *out must grow. Throw Error(kInvalidArgument) for an id outside the vocabulary.
+  // The bytes of one token as they stand in running text, perhaps a part of a UTF-8 sequence.
+  // Control and unknown tokens give their text if `special`, else nothing. AppendPiece adds them to
+  // *out and allocates only where *out must grow. Throw Error(kInvalidArgument) for an id outside
+  // the vocabulary.
   std::string TokenToPiece(int32_t id, bool special) const;
   void AppendPiece(int32_t id, bool special, std::string* out) const;
 
@@ -63,8 +65,11 @@ class Tokenizer {
   bool IsValid(int64_t id) const { return vocab_.Contains(id); }
   // False for ids outside the vocabulary.
   bool IsEog(int32_t id) const { return vocab_.Contains(id) && vocab_.is_eog(id); }
-  bool IsControl(int32_t id) const { return vocab_.Contains(id) && vocab_.type(id) == TokenType::kControl; }
-  // The text as the vocabulary spells it. Throws Error(kInvalidArgument) for an id outside the vocabulary.
+  bool IsControl(int32_t id) const {
+    return vocab_.Contains(id) && vocab_.type(id) == TokenType::kControl;
+  }
+  // The text as the vocabulary spells it. Throws Error(kInvalidArgument) for an id outside the
+  // vocabulary.
   std::string_view TokenText(int32_t id) const;
   // The first token spelt like this in the vocabulary, or kNoToken.
   int32_t FindToken(std::string_view text) const { return vocab_.Find(text); }
@@ -79,12 +84,14 @@ class Tokenizer {
   int32_t newline_ = kNoToken;
 };
 
-// Tokens to text as they come: what it gives out is always whole UTF-8 sequences; bytes that can belong to none
-// become U+FFFD. For one thread. Keeps a reference to the tokenizer.
+// Tokens to text as they come: what it gives out is always whole UTF-8 sequences; bytes that can
+// belong to none become U+FFFD. For one thread. Keeps a reference to the tokenizer.
 class StreamDecoder {
  public:
-  // `special` renders control and unknown tokens; otherwise only those in `rendered` are (marks of a chat format).
-  explicit StreamDecoder(const Tokenizer& tokenizer, bool special = false, std::vector<int32_t> rendered = {});
+  // `special` renders control and unknown tokens; otherwise only those in `rendered` are (marks of
+  // a chat format).
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool special = false,
+                         std::vector<int32_t> rendered = {});
 
   // Appends to *out the text that is complete with this token; perhaps nothing.
   // Throws Error(kInvalidArgument) for an id outside the vocabulary.

@@ -1,5 +1,6 @@
-// Classes of code points as pre-tokenizers see them: general categories by first letter, and white space.
-// Source: Unicode 15.1.0, extracted/DerivedGeneralCategory.txt; white space: property White_Space.
+// Classes of code points as pre-tokenizers see them: general categories by first letter, and white
+// space. Source: Unicode 15.1.0, extracted/DerivedGeneralCategory.txt; white space: property
+// White_Space.
 #pragma once
 
 #include <algorithm>
@@ -19,14 +20,15 @@ enum class CodePointClass : uint8_t {
   kSpace = 6,
 };
 
-// Runs of equal class in ascending order: first code point << 3 | class (without white space). The first starts at 0.
+// Runs of equal class in ascending order: first code point << 3 | class (without white space). The
+// first starts at 0.
 extern const size_t kNumRuns;
 extern const uint32_t kRuns[];
 
 constexpr bool IsWhiteSpace(uint32_t c) {
   if (c < 0x80) return c == 0x20 || (c >= 0x09 && c <= 0x0D);
-  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-         c == 0x202F || c == 0x205F || c == 0x3000;
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 // Any value; those above U+10FFFF are kOther.

@@ -42,7 +42,8 @@ static_assert(std::size(kSpecialKeys) == kNumSpecialTokens);
 #define BAR "\xEF\xBD\x9C"
 #define LOW "\xE2\x96\x81"
 
-// Texts that name a special token where no key does. Of several in a vocabulary the first listed counts.
+// Texts that name a special token where no key does. Of several in a vocabulary the first listed
+// counts.
 struct SpecialText {
   SpecialToken which;
   const char* text;
@@ -92,16 +93,35 @@ constexpr SpecialText kSpecialTexts[] = {
 };
 
 constexpr const char* kEogTexts[] = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
-    "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-    "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
-    "<" BAR "end" LOW "of" LOW "sentence" BAR ">", "[e~[",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<" BAR "end" LOW "of" LOW "sentence" BAR ">",
+    "[e~[",
 };
 #undef BAR
 #undef LOW
 
 // Marks of a chat format that are always rendered.
-constexpr const char* kRenderedTexts[] = {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"};
+constexpr const char* kRenderedTexts[] = {"<|channel|>", "<|message|>", "<|start|>",
+                                          "<|constrain|>"};
 
 // The value of "<0xHH>", or -1.
 int ParseByteToken(std::string_view text) {
@@ -123,7 +143,8 @@ template <class T>
 void CheckLength(const VocabData& data, const char* key, const std::vector<T>& values) {
   if (values.empty() || values.size() == data.tokens.size()) return;
   Fail(ErrorCode::kCorrupt,
-       "%s: tokenizer.ggml.%s has %zu entries, tokenizer.ggml.tokens has %zu; convert the model again",
+       "%s: tokenizer.ggml.%s has %zu entries, tokenizer.ggml.tokens has %zu; convert the model "
+       "again",
        Printable(data.source).c_str(), key, values.size(), data.tokens.size());
 }
 
@@ -135,7 +156,8 @@ VocabData VocabData::FromGguf(const GgufFile& file) {
   data.source = file.path();
   const auto model = file.GetString(key("model"));
   if (!model) {
-    Fail(ErrorCode::kCorrupt, "%s: no tokenizer.ggml.model: the file has no vocabulary; convert the model again",
+    Fail(ErrorCode::kCorrupt,
+         "%s: no tokenizer.ggml.model: the file has no vocabulary; convert the model again",
          Printable(file.path()).c_str());
   }
   data.model = *model;
@@ -194,18 +216,21 @@ Vocab::Vocab(const VocabData& data) : source_(Printable(data.source)) {
     pre_ = FindPreTokenizer(name);
     if (pre_ == nullptr) {
       Fail(ErrorCode::kUnsupported,
-           "%s: tokenizer.ggml.pre '%s' is not known; known ones are those of Llama, Qwen, DeepSeek, "
+           "%s: tokenizer.ggml.pre '%s' is not known; known ones are those of Llama, Qwen, "
+           "DeepSeek, "
            "SmolLM, Mistral (tekken), GPT-2 and their relatives",
            source_.c_str(), Printable(name).c_str());
     }
     add_bos_ = pre_->add_bos;
     clean_spaces_ = pre_->clean_spaces;
     if (!data.merges) {
-      Fail(ErrorCode::kCorrupt, "%s: no tokenizer.ggml.merges; convert the model again", source_.c_str());
+      Fail(ErrorCode::kCorrupt, "%s: no tokenizer.ggml.merges; convert the model again",
+           source_.c_str());
     }
   } else {
     Fail(ErrorCode::kUnsupported,
-         "%s: tokenizer.ggml.model '%s' is not supported; 'llama' (SentencePiece) and 'gpt2' (byte-pair) are",
+         "%s: tokenizer.ggml.model '%s' is not supported; 'llama' (SentencePiece) and 'gpt2' "
+         "(byte-pair) are",
          source_.c_str(), Printable(data.model).c_str());
   }
   ReadTokens(data);
@@ -216,10 +241,11 @@ Vocab::Vocab(const VocabData& data) : source_(Printable(data.source)) {
   add_bos_ = data.add_bos.value_or(add_bos_);
   add_eos_ = data.add_eos.value_or(add_eos_);
   add_space_prefix_ = data.add_space_prefix.value_or(add_space_prefix_);
-  for (const auto& [want, which, name] :
-       {std::tuple{&add_bos_, SpecialToken::kBos, "BOS"}, std::tuple{&add_eos_, SpecialToken::kEos, "EOS"}}) {
+  for (const auto& [want, which, name] : {std::tuple{&add_bos_, SpecialToken::kBos, "BOS"},
+                                          std::tuple{&add_eos_, SpecialToken::kEos, "EOS"}}) {
     if (!*want || special(which) != kNoToken) continue;
-    Log(LogLevel::kWarning, "%s: %s shall be added, but the vocabulary has none", source_.c_str(), name);
+    Log(LogLevel::kWarning, "%s: %s shall be added, but the vocabulary has none", source_.c_str(),
+        name);
     *want = false;
   }
 }
@@ -227,12 +253,12 @@ Vocab::Vocab(const VocabData& data) : source_(Printable(data.source)) {
 void Vocab::ReadTokens(const VocabData& data) {
   const size_t n = data.tokens.size();
   if (n == 0) {
-    Fail(ErrorCode::kCorrupt, "%s: tokenizer.ggml.tokens is absent or empty; convert the model again",
-         source_.c_str());
+    Fail(ErrorCode::kCorrupt,
+         "%s: tokenizer.ggml.tokens is absent or empty; convert the model again", source_.c_str());
   }
   if (n > kMaxVocabTokens) {
-    Fail(ErrorCode::kResourceExhausted, "%s: %zu tokens, the limit (kMaxVocabTokens) is %zu", source_.c_str(), n,
-         kMaxVocabTokens);
+    Fail(ErrorCode::kResourceExhausted, "%s: %zu tokens, the limit (kMaxVocabTokens) is %zu",
+         source_.c_str(), n, kMaxVocabTokens);
   }
   CheckLength(data, "scores", data.scores);
   CheckLength(data, "token_type", data.types);
@@ -245,8 +271,9 @@ void Vocab::ReadTokens(const VocabData& data) {
   for (size_t i = 0; i < n; ++i) {
     const std::string_view text = data.tokens[i];
     if (text.size() > kMaxTokenBytes) {
-      Fail(ErrorCode::kResourceExhausted, "%s: token %zu has %zu bytes, the limit (kMaxTokenBytes) is %zu",
-           source_.c_str(), i, text.size(), kMaxTokenBytes);
+      Fail(ErrorCode::kResourceExhausted,
+           "%s: token %zu has %zu bytes, the limit (kMaxTokenBytes) is %zu", source_.c_str(), i,
+           text.size(), kMaxTokenBytes);
     }
     if (text.empty()) {
       ++empty;
@@ -260,8 +287,8 @@ void Vocab::ReadTokens(const VocabData& data) {
   if (empty > 0) Log(LogLevel::kWarning, "%s: %zu tokens have no text", source_.c_str(), empty);
   const size_t duplicates = index_.Build(arena_.data(), offsets_.data(), n);
   if (duplicates > 0) {
-    Log(LogLevel::kWarning, "%s: %zu tokens repeat the text of an earlier one, which is taken", source_.c_str(),
-        duplicates);
+    Log(LogLevel::kWarning, "%s: %zu tokens repeat the text of an earlier one, which is taken",
+        source_.c_str(), duplicates);
   }
 
   types_.assign(n, TokenType::kNormal);
@@ -273,24 +300,28 @@ void Vocab::ReadTokens(const VocabData& data) {
     types_[i] = type < 1 || type > 6 ? TokenType::kUndefined : static_cast<TokenType>(type);
     bad_bytes += types_[i] == TokenType::kByte && ParseByteToken(text(static_cast<int32_t>(i))) < 0;
   }
-  if (bad_types > 0) Log(LogLevel::kWarning, "%s: %zu tokens of unknown type", source_.c_str(), bad_types);
+  if (bad_types > 0)
+    Log(LogLevel::kWarning, "%s: %zu tokens of unknown type", source_.c_str(), bad_types);
   if (bad_bytes > 0) {
-    Log(LogLevel::kWarning, "%s: %zu byte tokens are not named <0x00> to <0xFF>: they render as nothing",
+    Log(LogLevel::kWarning,
+        "%s: %zu byte tokens are not named <0x00> to <0xFF>: they render as nothing",
         source_.c_str(), bad_bytes);
   }
 
   if (is_spm()) scores_ = data.scores;
   for (size_t i = 0; i < scores_.size(); ++i) {
     if (!std::isnan(scores_[i])) continue;
-    Fail(ErrorCode::kCorrupt, "%s: tokenizer.ggml.scores[%zu] is not a number; convert the model again",
-         source_.c_str(), i);
+    Fail(ErrorCode::kCorrupt,
+         "%s: tokenizer.ggml.scores[%zu] is not a number; convert the model again", source_.c_str(),
+         i);
   }
   for (const int32_t id : data.suppress) {
     if (Contains(id)) suppressed_ids_.push_back(id);
   }
   if (suppressed_ids_.size() != data.suppress.size()) {
-    Log(LogLevel::kWarning, "%s: %zu ids of tokenizer.ggml.suppress_tokens are outside the vocabulary",
-        source_.c_str(), data.suppress.size() - suppressed_ids_.size());
+    Log(LogLevel::kWarning,
+        "%s: %zu ids of tokenizer.ggml.suppress_tokens are outside the vocabulary", source_.c_str(),
+        data.suppress.size() - suppressed_ids_.size());
   }
 }
 
@@ -309,7 +340,8 @@ void Vocab::ReadSpecialIds(const VocabData& data) {
         if (Contains(id)) {
           Special(row.which) = static_cast<int32_t>(id);
         } else {
-          Log(LogLevel::kWarning, "%s: tokenizer.ggml.%s = %lld is outside the vocabulary of %d tokens: ignored",
+          Log(LogLevel::kWarning,
+              "%s: tokenizer.ggml.%s = %lld is outside the vocabulary of %d tokens: ignored",
               source_.c_str(), name, static_cast<long long>(id), size());
         }
       }
@@ -332,7 +364,8 @@ void Vocab::FindSpecialTokensByText() {
     Special(row.which) = id;
     MakeControl(id);
   }
-  for (const SpecialToken which : {SpecialToken::kFimPad, SpecialToken::kFimRepo, SpecialToken::kFimSeparator}) {
+  for (const SpecialToken which :
+       {SpecialToken::kFimPad, SpecialToken::kFimRepo, SpecialToken::kFimSeparator}) {
     if (special(which) != kNoToken) flags_[special(which)] |= kEogFlag;
   }
 }
@@ -362,7 +395,8 @@ void Vocab::FindEndOfGeneration() {
   };
   // Harmony: a message ends with <|end|>, a turn with one of the others.
   const bool call = in_set("<|call|>");
-  if (in_set("<|end|>") && ((in_set("<|return|>") && (call || in_set("<|calls|>"))) || (in_set("<|flush|>") && call))) {
+  if (in_set("<|end|>") &&
+      ((in_set("<|return|>") && (call || in_set("<|calls|>"))) || (in_set("<|flush|>") && call))) {
     leave("<|end|>", TokenType::kUserDefined);
   }
   if (in_set("<|tool_response>") && in_set("</s>")) leave("</s>", TokenType::kNormal);
@@ -382,7 +416,8 @@ void Vocab::SetStripping(const VocabData& data) {
   };
   // GGUF has no key for these.
   const std::string model_name = AsciiLower(data.name);
-  if (model_name.find("phi-3") != std::string::npos || model_name.find("phi3") != std::string::npos) {
+  if (model_name.find("phi-3") != std::string::npos ||
+      model_name.find("phi3") != std::string::npos) {
     for (int32_t id = 0; id < size(); ++id) {
       const TokenType t = types_[id];
       if (t == TokenType::kControl || t == TokenType::kUserDefined || t == TokenType::kUnknown) {

@@ -1,6 +1,6 @@
 // The vocabulary of a model: token texts, types, scores and special ids, checked as they are read.
-// Source: GGUF metadata keys `tokenizer.ggml.*`; special tokens found by text follow llama.cpp's rules of
-// August 2026, since model files rely on them.
+// Source: GGUF metadata keys `tokenizer.ggml.*`; special tokens found by text follow llama.cpp's
+// rules of August 2026, since model files rely on them.
 #pragma once
 
 #include <array>
@@ -21,8 +21,8 @@ class GgufFile;
 
 inline constexpr int32_t kNoToken = -1;
 
-// Limits on what a file may ask for. The largest published vocabularies have about 262 thousand tokens
-// of at most a few hundred bytes.
+// Limits on what a file may ask for. The largest published vocabularies have about 262 thousand
+// tokens of at most a few hundred bytes.
 inline constexpr size_t kMaxVocabTokens = size_t{1} << 22;
 inline constexpr size_t kMaxTokenBytes = size_t{1} << 16;
 inline constexpr size_t kMaxMerges = size_t{1} << 24;
@@ -38,8 +38,21 @@ enum class TokenType : uint8_t {  // fixed by GGUF, never renumber
 };
 
 enum class SpecialToken : uint8_t {
-  kBos, kEos, kEot, kEom, kUnknown, kSeparator, kPadding, kMask, kCls,
-  kFimPrefix, kFimSuffix, kFimMiddle, kFimPad, kFimRepo, kFimSeparator,
+  kBos,
+  kEos,
+  kEot,
+  kEom,
+  kUnknown,
+  kSeparator,
+  kPadding,
+  kMask,
+  kCls,
+  kFimPrefix,
+  kFimSuffix,
+  kFimMiddle,
+  kFimPad,
+  kFimRepo,
+  kFimSeparator,
 };
 inline constexpr size_t kNumSpecialTokens = 15;
 
@@ -48,17 +61,18 @@ struct VocabData {
   std::string source;      // for messages: the path
   std::string_view model;  // tokenizer.ggml.model: "llama" or "gpt2"
   std::optional<std::string_view> pre;
-  std::string_view name;   // general.name
+  std::string_view name;  // general.name
   std::vector<std::string_view> tokens;
-  std::vector<float> scores;    // empty, or one a token
-  std::vector<int32_t> types;   // empty, or one a token
+  std::vector<float> scores;   // empty, or one a token
+  std::vector<int32_t> types;  // empty, or one a token
   std::optional<std::vector<std::string_view>> merges;
   // Ids as stated, also out of range: key without "tokenizer.ggml.", value.
   std::vector<std::pair<std::string, int64_t>> ids;
   std::vector<int32_t> suppress;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
 
-  // Throws Error(kCorrupt, kUnsupported) where the file has no vocabulary or a key of the wrong type.
+  // Throws Error(kCorrupt, kUnsupported) where the file has no vocabulary or a key of the wrong
+  // type.
   static VocabData FromGguf(const GgufFile& file);
 };
 
@@ -67,9 +81,10 @@ struct PreTokenizer;
 // Immutable after construction, safe to share between threads. Owns its texts.
 class Vocab {
  public:
-  // Throws Error: kCorrupt (lengths of arrays differ, no tokens, no merges, a score that is no number),
-  // kUnsupported (tokenizer model or pre-tokenizer), kResourceExhausted (the limits above). Ids out of
-  // range, duplicate or empty texts and malformed byte tokens are mended with a warning.
+  // Throws Error: kCorrupt (lengths of arrays differ, no tokens, no merges, a score that is no
+  // number), kUnsupported (tokenizer model or pre-tokenizer), kResourceExhausted (the limits
+  // above). Ids out of range, duplicate or empty texts and malformed byte tokens are mended with a
+  // warning.
   explicit Vocab(const VocabData& data);
   Vocab(const Vocab&) = delete;  // the index points into the texts
   Vocab& operator=(const Vocab&) = delete;
@@ -98,8 +113,10 @@ class Vocab {
 
   // kNoToken where there is none.
   int32_t special(SpecialToken which) const { return special_[static_cast<size_t>(which)]; }
-  std::span<const int32_t> eog_ids() const { return eog_ids_; }          // ascending
-  std::span<const int32_t> suppressed_ids() const { return suppressed_ids_; }  // never to be sampled
+  std::span<const int32_t> eog_ids() const { return eog_ids_; }  // ascending
+  std::span<const int32_t> suppressed_ids() const {
+    return suppressed_ids_;
+  }  // never to be sampled
 
   bool add_bos() const { return add_bos_; }
   bool add_eos() const { return add_eos_; }
@@ -119,8 +136,8 @@ class Vocab {
 
   std::string source_;
   const PreTokenizer* pre_ = nullptr;
-  std::string arena_;             // all texts, one after another
-  std::vector<size_t> offsets_;   // [size + 1]
+  std::string arena_;            // all texts, one after another
+  std::vector<size_t> offsets_;  // [size + 1]
   std::vector<TokenType> types_;
   std::vector<uint8_t> flags_;
   std::vector<float> scores_;
