@@ -94,7 +94,7 @@ bool SimdUsesVnni() { return Current()->vnni; }
 
 PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
   for (const auto find : {FindLegacyPanelMatMul, FindKPanelMatMul, FindIqkPanelMatMul,
-                          FindBytePanelMatMul}) {
+                          FindCodebookPanelMatMul}) {
     if (const PanelMatMulFn fn = find(type_id, SimdUsesVnni())) return fn;
   }
   return nullptr;

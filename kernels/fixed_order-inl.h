@@ -70,7 +70,7 @@ HWY_INLINE Sum16 ZeroSum() {
   return s;
 }
 HWY_INLINE float Reduce(const Sum16& s) {
-  const hn::Full128<float> d4;
+  [[maybe_unused]] const hn::Full128<float> d4;
 #if HWY_MAX_BYTES >= 64
   const hn::Half<DF> d8;
   const auto v8 = hn::Add(hn::LowerHalf(d8, s.v[0]), hn::UpperHalf(d8, s.v[0]));

@@ -71,7 +71,7 @@ struct DotVnni {
   template <PanelKind kKind>
   static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
 #if HWY_TARGET == HWY_AVX2
-    asm("{vex} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
 #else
     asm("vpdpbusd %2, %1, %0" : "+v"(acc.raw) : "v"(u.raw), "v"(a.raw));
 #endif
@@ -333,21 +333,22 @@ HWY_NOINLINE void Tokens(const PanelMatrix& w, const Q8View& x, size_t panel, si
 template <PanelKind kKind, class DotT>
 void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end,
                  size_t token_begin, size_t token_end, float* y, size_t y_stride) {
-  constexpr size_t kMost = kLanes == 16 ? 8 : 4;  // accumulators must fit 32 or 16 registers
+  // Accumulators must fit 32 or 16 registers; the old targets get one shape only, for the sake of build time.
+  constexpr size_t kMost = kLanes == 16 ? 8 : kLanes == 8 ? 4 : 1;
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {
     size_t token = token_begin;
     for (; token + kMost <= token_end; token += kMost) {
       Tokens<kKind, DotT, kMost>(w, x, panel, token, y, y_stride);
     }
-    if (kMost > 4 && token + 4 <= token_end) {
-      Tokens<kKind, DotT, 4>(w, x, panel, token, y, y_stride);
-      token += 4;
+    if constexpr (kMost > 4) {
+      if (token + 4 <= token_end) {
+        Tokens<kKind, DotT, 4>(w, x, panel, token, y, y_stride);
+        token += 4;
+      }
     }
-    if (token + 2 <= token_end) {
-      Tokens<kKind, DotT, 2>(w, x, panel, token, y, y_stride);
-      token += 2;
+    if constexpr (kMost > 1) {
+      for (; token < token_end; ++token) Tokens<kKind, DotT, 1>(w, x, panel, token, y, y_stride);
     }
-    if (token < token_end) Tokens<kKind, DotT, 1>(w, x, panel, token, y, y_stride);
   }
 }
 

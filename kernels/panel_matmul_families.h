@@ -8,6 +8,6 @@ namespace lutra {
 PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool vnni);
 PanelMatMulFn FindKPanelMatMul(uint32_t type_id, bool vnni);
 PanelMatMulFn FindIqkPanelMatMul(uint32_t type_id, bool vnni);
-PanelMatMulFn FindBytePanelMatMul(uint32_t type_id, bool vnni);  // codebook, trellis, ternary
+PanelMatMulFn FindCodebookPanelMatMul(uint32_t type_id, bool vnni);  // and trellis, ternary
 
 }  // namespace lutra

@@ -12,7 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-PanelMatMulFn Find(uint32_t type_id, bool vnni) {
+PanelMatMulFn FindLegacyTarget(uint32_t type_id, bool vnni) {
   return FindPanelMatMul<LegacyFormats>(type_id, vnni);
 }
 // NOLINTNEXTLINE(google-readability-namespace-comments)
@@ -23,10 +23,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lutra {
 namespace {
-HWY_EXPORT(Find);
+HWY_EXPORT(FindLegacyTarget);
 }
 PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool vnni) {
-  return HWY_DYNAMIC_DISPATCH(Find)(type_id, vnni);
+  return HWY_DYNAMIC_DISPATCH(FindLegacyTarget)(type_id, vnni);
 }
 }  // namespace lutra
 #endif

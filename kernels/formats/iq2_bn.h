@@ -12,6 +12,7 @@ struct Iq2Bn : RowScaleF32 {
   static constexpr Activations kActivations = Activations::kQ8x32;
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 2;
+  static constexpr int kScaleBits = 0;
   static constexpr int kZero = 1;
 
   struct Block {

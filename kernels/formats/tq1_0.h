@@ -11,6 +11,7 @@ struct Tq1_0 : FormatBase {
   static constexpr FormatInfo kInfo{"TQ1_0", 34, 256, 54, 0};
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 2;
+  static constexpr int kScaleBits = 0;
   static constexpr int kZero = 1;
 
   struct Block {

@@ -10,6 +10,7 @@ struct Tq2_0 : FormatBase {
   static constexpr FormatInfo kInfo{"TQ2_0", 35, 256, 66, 0};
   static constexpr size_t kGroup = 32;
   static constexpr int kBits = 2;
+  static constexpr int kScaleBits = 0;
   static constexpr int kZero = 1;
 
   struct Block {

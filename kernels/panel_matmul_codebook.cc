@@ -3,7 +3,7 @@
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/panel_matmul_byte.cc"
+#define HWY_TARGET_INCLUDE "kernels/panel_matmul_codebook.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -12,7 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-PanelMatMulFn Find(uint32_t type_id, bool vnni) {
+PanelMatMulFn FindCodebookTarget(uint32_t type_id, bool vnni) {
   return FindPanelMatMul<Concat<CodebookFormats, TrellisFormats, TernaryFormats>>(type_id, vnni);
 }
 // NOLINTNEXTLINE(google-readability-namespace-comments)
@@ -23,10 +23,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lutra {
 namespace {
-HWY_EXPORT(Find);
+HWY_EXPORT(FindCodebookTarget);
 }
-PanelMatMulFn FindBytePanelMatMul(uint32_t type_id, bool vnni) {
-  return HWY_DYNAMIC_DISPATCH(Find)(type_id, vnni);
+PanelMatMulFn FindCodebookPanelMatMul(uint32_t type_id, bool vnni) {
+  return HWY_DYNAMIC_DISPATCH(FindCodebookTarget)(type_id, vnni);
 }
 }  // namespace lutra
 #endif

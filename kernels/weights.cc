@@ -1,0 +1,104 @@
+#include "kernels/weights.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+#include "kernels/base/error.h"
+#include "kernels/dequantize.h"
+#include "kernels/pack.h"
+
+namespace lutra {
+
+MatrixInput::MatrixInput(size_t max_tokens, size_t max_cols)
+    : q8x256_(max_tokens, max_cols), q8x32_(max_tokens, max_cols) {}
+
+void MatrixInput::Set(const float* x, size_t x_stride, size_t n_tokens, size_t n_cols) {
+  x_ = x;
+  x_stride_ = x_stride;
+  n_tokens_ = n_tokens;
+  n_cols_ = n_cols;
+  has_q8x256_ = has_q8x32_ = false;
+}
+
+void MatrixInput::Prepare(InputKind kind, ThreadPool& pool) {
+  if (kind == InputKind::kFloat) return;
+  const bool super = kind == InputKind::kQ8x256;
+  bool& has = super ? has_q8x256_ : has_q8x32_;
+  if (has) return;
+  has = true;
+  Q8Activations& q8 = super ? q8x256_ : q8x32_;
+  q8.Reshape(super ? Activations::kQ8x256 : Activations::kQ8x32, n_cols_);
+  // A row takes microseconds: one alone is not worth a hand-over.
+  if (n_tokens_ == 1) {
+    q8.SetRow(0, x_);
+  } else {
+    pool.For(n_tokens_, [&](size_t t) { q8.SetRow(t, row(t)); });
+  }
+}
+
+Q8View MatrixInput::q8(InputKind kind) const {
+  return kind == InputKind::kQ8x256 ? q8x256_.view() : q8x32_.view();
+}
+
+Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, size_t n_cols,
+               ThreadPool& pool)
+    : type_(&type), n_rows_(n_rows), n_cols_(n_cols) {
+  if (!type.readable || FindDequantizer(type.id) == nullptr) {
+    Fail(ErrorCode::kUnsupported, "tensor type %s (id %u) cannot be computed with", type.name, type.id);
+  }
+  const Packer* packer = FindPacker(type.id);
+  if (packer == nullptr) {
+    rows_ = rows;
+    return;
+  }
+  input_ = packer->activations == Activations::kQ8x256 ? InputKind::kQ8x256 : InputKind::kQ8x32;
+  multiply_ = FindPanelMatMul(type.id);
+  LUTRA_CHECK(multiply_ != nullptr);
+  const size_t panel_bytes = packer->panel_bytes(n_cols);
+  panels_ = AlignedArray<uint8_t>(n_units() * panel_bytes);
+  panel_ = {panels_.data(), panel_bytes, n_rows, packer->table};
+  pool.For(n_units(), [&](size_t u) {
+    packer->pack(rows, n_rows, n_cols, u * kUnitRows, panels_.data() + u * panel_bytes);
+  });
+}
+
+void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, size_t token_begin,
+                      size_t token_end, float* y, size_t y_stride) const {
+  LUTRA_DCHECK(x.n_cols() == n_cols_);
+  if (multiply_ != nullptr) {
+    multiply_(panel_, x.q8(input_), unit_begin, unit_end, token_begin, token_end, y, y_stride);
+  } else {
+    FloatMatMul(type_->id, rows_, unit_begin * kUnitRows, std::min(n_rows_, unit_end * kUnitRows),
+                n_cols_, x.row(0), x.x_stride(), token_begin, token_end, y, y_stride);
+  }
+}
+
+void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& pool) {
+  size_t units = 0;
+  for (const Product& p : products) {
+    x.Prepare(p.w->input_kind(), pool);
+    units += p.w->n_units();
+  }
+  // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
+  const size_t threads = static_cast<size_t>(pool.n_threads());
+  const size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
+  const size_t n_chunks = (units + per_chunk - 1) / per_chunk;
+  pool.For(n_chunks, [&](size_t chunk) {
+    size_t begin = chunk * per_chunk;
+    size_t left = std::min(per_chunk, units - begin);
+    for (const Product& p : products) {
+      if (left == 0) break;
+      const size_t n = p.w->n_units();
+      if (begin >= n) {
+        begin -= n;
+        continue;
+      }
+      const size_t take = std::min(left, n - begin);
+      p.w->Multiply(x, begin, begin + take, 0, x.n_tokens(), p.y, p.y_stride);
+      left -= take;
+      begin = 0;
+    }
+  });
+}
+
+}  // namespace lutra
