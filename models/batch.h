@@ -1,0 +1,38 @@
+// What a forward pass works on: tokens of any sequences, and where their keys and values live. `models` sees spans and never
+// allocates a cache; the engine owns it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "models/hparams.h"
+
+namespace lutra {
+
+// Where the keys and values of a page of kKvPage positions lie: for each layer and KV head K [kKvPage, head_dim_k], then
+// V [kKvPage, head_dim_v].
+class KvLayout {
+ public:
+  KvLayout(const Hparams& h, KvType type);
+
+  KvType type() const { return type_; }
+  size_t page_bytes() const { return page_bytes_; }
+  size_t k_offset(size_t layer, size_t head) const { return layer_offset_[layer] + head * head_bytes_; }
+  size_t v_offset(size_t layer, size_t head) const { return k_offset(layer, head) + v_in_head_; }
+
+ private:
+  KvType type_;
+  size_t head_bytes_, v_in_head_, page_bytes_;
+  std::vector<size_t> layer_offset_;
+};
+
+struct BatchToken {
+  int32_t token;            // within the vocabulary
+  int32_t pos;              // >= 0; earlier positions of the sequence are in the cache or earlier in this batch
+  uint8_t* const* pages;    // of the sequence: page p holds positions [p * kKvPage, ...); enough for pos
+  bool want_logits;
+};
+
+}  // namespace lutra

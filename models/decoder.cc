@@ -1,0 +1,311 @@
+#include "models/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/base/check.h"
+#include "kernels/base/error.h"
+#include "kernels/ops.h"
+
+namespace lutra {
+namespace {
+
+// The divisor of the chosen experts' weights is at least this (the smallest normal f16).
+constexpr float kLeastExpertSum = 0x1p-14f;
+
+struct Widths {
+  size_t q = 0, kv_k = 0, kv_v = 0, att = 0, ff = 0, all = 0;
+};
+
+Widths WidthsOf(const Hparams& h) {
+  Widths w;
+  for (const LayerHparams& l : h.layers) {
+    w.q = std::max<size_t>(w.q, size_t{l.n_head} * h.head_dim_k);
+    w.kv_k = std::max<size_t>(w.kv_k, size_t{l.n_head_kv} * h.head_dim_k);
+    w.kv_v = std::max<size_t>(w.kv_v, size_t{l.n_head_kv} * h.head_dim_v);
+    w.att = std::max<size_t>(w.att, size_t{l.n_head} * h.head_dim_v);
+    if (h.n_expert == 0) w.ff = std::max<size_t>(w.ff, l.n_ff);
+  }
+  w.ff = std::max<size_t>({w.ff, h.n_ff_exp, h.n_ff_shexp});
+  w.all = std::max({size_t{h.n_embd}, w.att, w.ff});
+  return w;
+}
+
+void AddBias(const std::vector<float>& bias, float* y) {
+  if (!bias.empty()) Add(bias.data(), bias.size(), y);
+}
+
+}  // namespace
+
+KvLayout::KvLayout(const Hparams& h, KvType type) : type_(type) {
+  v_in_head_ = kKvPage * h.head_dim_k * KvTypeBytes(type);
+  head_bytes_ = v_in_head_ + kKvPage * h.head_dim_v * KvTypeBytes(type);
+  page_bytes_ = 0;
+  for (const LayerHparams& l : h.layers) {
+    layer_offset_.push_back(page_bytes_);
+    page_bytes_ += l.n_head_kv * head_bytes_;
+  }
+}
+
+Decoder::Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens, size_t max_logits)
+    : model_(model),
+      h_(model.hparams()),
+      pool_(pool),
+      kv_(h_, kv_type),
+      max_tokens_(max_tokens),
+      max_logits_(max_logits),
+      input_(max_tokens, WidthsOf(h_).all) {
+  LUTRA_CHECK(max_tokens >= 1);
+  const Widths w = WidthsOf(h_);
+  max_q_ = w.q;
+  max_kv_k_ = w.kv_k;
+  max_kv_v_ = w.kv_v;
+  max_att_ = w.att;
+  max_ff_ = w.ff;
+  x_ = AlignedArray<float>(max_tokens * h_.n_embd);
+  h_norm_ = AlignedArray<float>(max_tokens * h_.n_embd);
+  y_ = AlignedArray<float>(max_tokens * h_.n_embd);
+  q_ = AlignedArray<float>(max_tokens * w.q);
+  k_ = AlignedArray<float>(max_tokens * w.kv_k);
+  v_ = AlignedArray<float>(max_tokens * w.kv_v);
+  att_ = AlignedArray<float>(max_tokens * w.att);
+  gate_ = AlignedArray<float>(max_tokens * w.ff);
+  up_ = AlignedArray<float>(max_tokens * w.ff);
+  cos_ = AlignedArray<float>(max_tokens * model.rope().n_pairs());
+  sin_ = AlignedArray<float>(max_tokens * model.rope().n_pairs());
+  logits_ = AlignedArray<float>(max_logits * h_.n_vocab);
+  if (h_.n_expert > 0) {
+    router_ = AlignedArray<float>(max_tokens * h_.n_expert);
+    expert_x_ = AlignedArray<float>(max_tokens * h_.n_embd);
+    expert_y_ = AlignedArray<float>(max_tokens * h_.n_embd);
+    chosen_.resize(max_tokens * h_.n_expert_used);
+    chosen_weight_.resize(max_tokens * h_.n_expert_used);
+    expert_tokens_.resize(max_tokens);
+    expert_rank_.resize(max_tokens);
+  }
+}
+
+uint64_t Decoder::PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_logits) {
+  const Widths w = WidthsOf(h);
+  const uint64_t floats = 3ull * h.n_embd + w.q + w.kv_k + w.kv_v + w.att + 2 * w.ff + h.rope.n_rot +
+                          (h.n_expert > 0 ? h.n_expert + 2ull * h.n_embd : 0);
+  // Two quantized forms of the widest input: int8, scales and sums.
+  const uint64_t q8 = 2 * (w.all + 255) * (1 + 0.5 + 0.125);
+  return max_tokens * (floats * 4 + q8) + max_logits * uint64_t{h.n_vocab} * 4;
+}
+
+std::span<const float> Decoder::logits(size_t i) const {
+  LUTRA_CHECK(i < max_logits_);
+  return {logits_.data() + i * h_.n_vocab, h_.n_vocab};
+}
+
+void Decoder::ForTokens(size_t n, FunctionRef<void(size_t)> body) {
+  if (n == 1) {
+    body(0);
+  } else {
+    pool_.For(n, body);
+  }
+}
+
+void Decoder::Forward(std::span<const BatchToken> batch) {
+  size_t n_logits = 0;
+  for (const BatchToken& t : batch) {
+    if (t.token < 0 || static_cast<uint32_t>(t.token) >= h_.n_vocab) {
+      Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u", t.token, h_.n_vocab);
+    }
+    n_logits += t.want_logits;
+  }
+  if (batch.size() > max_tokens_ || n_logits > max_logits_) {
+    Fail(ErrorCode::kInvalidArgument, "batch of %zu tokens with %zu logits; at most %zu and %zu were planned",
+         batch.size(), n_logits, max_tokens_, max_logits_);
+  }
+  if (!batch.empty()) pool_.Region([&] { RunLayers(batch); });
+}
+
+void Decoder::NormInput(const std::vector<float>& weight, size_t n_tokens) {
+  ForTokens(n_tokens, [&](size_t t) {
+    RmsNorm(x_.data() + t * h_.n_embd, weight.data(), h_.n_embd, h_.rms_eps, h_norm_.data() + t * h_.n_embd);
+  });
+  input_.Set(h_norm_.data(), h_.n_embd, n_tokens, h_.n_embd);
+}
+
+void Decoder::RunLayers(std::span<const BatchToken> batch) {
+  const size_t n = batch.size();
+  const size_t n_embd = h_.n_embd;
+  const size_t n_pairs = model_.rope().n_pairs();
+  ForTokens(n, [&](size_t t) {
+    model_.Embed(batch[t].token, x_.data() + t * n_embd);
+    model_.rope().Angles(batch[t].pos, cos_.data() + t * n_pairs, sin_.data() + t * n_pairs);
+  });
+  const auto add_to_x = [&](const std::vector<float>& bias) {
+    ForTokens(n, [&](size_t t) {
+      AddBias(bias, y_.data() + t * n_embd);
+      Add(y_.data() + t * n_embd, n_embd, x_.data() + t * n_embd);
+    });
+  };
+  for (size_t i = 0; i < h_.n_layer; ++i) {
+    const LayerWeights& layer = model_.layers()[i];
+    NormInput(layer.attn_norm, n);
+    Attention(batch, i);
+    add_to_x(layer.o_bias);
+    NormInput(layer.ffn_norm, n);
+    if (h_.n_expert == 0) {
+      Ffn(layer.ffn, h_.layers[i].n_ff, n, y_.data());
+    } else {
+      Experts(layer, n);
+    }
+    add_to_x({});
+  }
+
+  // Logits of those that want them: their rows are brought together first.
+  size_t n_logits = 0;
+  for (size_t t = 0; t < n; ++t) {
+    if (!batch[t].want_logits) continue;
+    RmsNorm(x_.data() + t * n_embd, model_.output_norm().data(), n_embd, h_.rms_eps,
+            h_norm_.data() + n_logits * n_embd);
+    ++n_logits;
+  }
+  if (n_logits == 0) return;
+  input_.Set(h_norm_.data(), n_embd, n_logits, n_embd);
+  const Product product{&model_.output(), logits_.data(), h_.n_vocab};
+  MultiplyAll({&product, 1}, input_, pool_);
+  if (!model_.output_bias().empty()) {
+    for (size_t t = 0; t < n_logits; ++t) AddBias(model_.output_bias(), logits_.data() + t * h_.n_vocab);
+  }
+}
+
+void Decoder::StoreKv(const BatchToken& token, size_t t, size_t layer) {
+  const LayerHparams& lh = h_.layers[layer];
+  uint8_t* page = token.pages[static_cast<size_t>(token.pos) / kKvPage];
+  const size_t at = static_cast<size_t>(token.pos) % kKvPage;
+  const auto store = [&](const float* from, size_t dim, size_t offset) {
+    uint8_t* to = page + offset + at * dim * KvTypeBytes(kv_.type());
+    if (kv_.type() == KvType::kF32) {
+      std::copy(from, from + dim, reinterpret_cast<float*>(to));
+    } else {
+      F32ToF16(from, dim, reinterpret_cast<uint16_t*>(to));
+    }
+  };
+  for (size_t head = 0; head < lh.n_head_kv; ++head) {
+    store(k_.data() + t * max_kv_k_ + head * h_.head_dim_k, h_.head_dim_k, kv_.k_offset(layer, head));
+    store(v_.data() + t * max_kv_v_ + head * h_.head_dim_v, h_.head_dim_v, kv_.v_offset(layer, head));
+  }
+}
+
+void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
+  const LayerWeights& layer = model_.layers()[i];
+  const LayerHparams& lh = h_.layers[i];
+  const size_t n = batch.size();
+  const size_t dk = h_.head_dim_k;
+  const size_t n_pairs = model_.rope().n_pairs();
+  const Product products[] = {{&layer.q, q_.data(), max_q_}, {&layer.k, k_.data(), max_kv_k_}, {&layer.v, v_.data(), max_kv_v_}};
+  MultiplyAll(products, input_, pool_);
+
+  const auto finish_head = [&](size_t t, const std::vector<float>& norm, float* head) {
+    if (!norm.empty()) RmsNorm(head, norm.data(), dk, h_.rms_eps, head);
+    if (layer.rotate) model_.rope().Rotate(cos_.data() + t * n_pairs, sin_.data() + t * n_pairs, head);
+  };
+  ForTokens(n, [&](size_t t) {
+    float* q = q_.data() + t * max_q_;
+    float* k = k_.data() + t * max_kv_k_;
+    AddBias(layer.q_bias, q);
+    AddBias(layer.k_bias, k);
+    AddBias(layer.v_bias, v_.data() + t * max_kv_v_);
+    for (size_t head = 0; head < lh.n_head; ++head) finish_head(t, layer.q_norm, q + head * dk);
+    for (size_t head = 0; head < lh.n_head_kv; ++head) finish_head(t, layer.k_norm, k + head * dk);
+    StoreKv(batch[t], t, i);
+  });
+
+  const size_t n_kv = lh.n_head_kv;
+  const size_t per_kv = lh.n_head / n_kv;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dk));
+  pool_.For(n * n_kv, [&](size_t item) {
+    const size_t t = item / n_kv;
+    const size_t head = item % n_kv;
+    Attend({batch[t].pages, kv_.k_offset(i, head), kv_.v_offset(i, head), kv_.type(), dk, h_.head_dim_v,
+            static_cast<size_t>(batch[t].pos) + 1, scale, q_.data() + t * max_q_ + head * per_kv * dk, per_kv,
+            att_.data() + t * max_att_ + head * per_kv * h_.head_dim_v});
+  });
+  input_.Set(att_.data(), max_att_, n, lh.n_head * size_t{h_.head_dim_v});
+  const Product out{&layer.o, y_.data(), h_.n_embd};
+  MultiplyAll({&out, 1}, input_, pool_);
+}
+
+void Decoder::Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y) {
+  const Product products[] = {{&ffn.gate, gate_.data(), n_ff}, {&ffn.up, up_.data(), n_ff}};
+  MultiplyAll(products, input_, pool_);
+  ForTokens(n_tokens, [&](size_t t) {
+    AddBias(ffn.gate_bias, gate_.data() + t * n_ff);
+    AddBias(ffn.up_bias, up_.data() + t * n_ff);
+    SiluMul(gate_.data() + t * n_ff, up_.data() + t * n_ff, n_ff, gate_.data() + t * n_ff);
+  });
+  input_.Set(gate_.data(), n_ff, n_tokens, n_ff);
+  const Product down{&ffn.down, y, h_.n_embd};
+  MultiplyAll({&down, 1}, input_, pool_);
+  if (!ffn.down_bias.empty()) {
+    ForTokens(n_tokens, [&](size_t t) { AddBias(ffn.down_bias, y + t * h_.n_embd); });
+  }
+}
+
+void Decoder::Experts(const LayerWeights& layer, size_t n) {
+  const size_t n_embd = h_.n_embd;
+  const size_t n_used = h_.n_expert_used;
+  const Product route{&layer.router, router_.data(), h_.n_expert};
+  MultiplyAll({&route, 1}, input_, pool_);
+  ForTokens(n, [&](size_t t) {
+    float* p = router_.data() + t * h_.n_expert;
+    Softmax(h_.n_expert, p);
+    uint32_t* chosen = chosen_.data() + t * n_used;
+    float* weight = chosen_weight_.data() + t * n_used;
+    float sum = 0;
+    for (size_t c = 0; c < n_used; ++c) {  // ties go to the lower index
+      size_t best = h_.n_expert;
+      for (size_t e = 0; e < h_.n_expert; ++e) {
+        if (std::find(chosen, chosen + c, e) != chosen + c) continue;
+        if (best == h_.n_expert || p[e] > p[best]) best = e;
+      }
+      chosen[c] = static_cast<uint32_t>(best);
+      weight[c] = p[best];
+      sum += p[best];
+    }
+    if (h_.arch->normalize_experts) {
+      for (size_t c = 0; c < n_used; ++c) weight[c] /= std::max(sum, kLeastExpertSum);
+    }
+  });
+
+  std::fill_n(y_.data(), n * n_embd, 0.0f);
+  if (h_.arch->shared_expert) {
+    // The gate's product goes to the first number of each token's router row, which is free now.
+    const Product gate{&layer.shared_gate, router_.data(), h_.n_expert};
+    MultiplyAll({&gate, 1}, input_, pool_);
+  }
+  // Expert by expert, ascending: a token's sum has the same order whatever else is in the batch.
+  for (uint32_t e = 0; e < h_.n_expert; ++e) {
+    size_t m = 0;
+    for (size_t t = 0; t < n; ++t) {
+      for (size_t c = 0; c < n_used; ++c) {
+        if (chosen_[t * n_used + c] != e) continue;
+        expert_tokens_[m] = static_cast<uint32_t>(t);
+        expert_rank_[m] = static_cast<uint32_t>(t * n_used + c);
+        std::copy_n(h_norm_.data() + t * n_embd, n_embd, expert_x_.data() + m * n_embd);
+        ++m;
+      }
+    }
+    if (m == 0) continue;
+    input_.Set(expert_x_.data(), n_embd, m, n_embd);
+    Ffn(layer.experts[e], h_.n_ff_exp, m, expert_y_.data());
+    ForTokens(m, [&](size_t j) {
+      AddScaled(expert_y_.data() + j * n_embd, chosen_weight_[expert_rank_[j]], n_embd,
+                y_.data() + expert_tokens_[j] * n_embd);
+    });
+  }
+  if (h_.arch->shared_expert) {
+    input_.Set(h_norm_.data(), n_embd, n, n_embd);
+    Ffn(layer.shared, h_.n_ff_shexp, n, expert_y_.data());
+    ForTokens(n, [&](size_t t) {
+      AddScaled(expert_y_.data() + t * n_embd, Sigmoid(router_[t * h_.n_expert]), n_embd, y_.data() + t * n_embd);
+    });
+  }
+}
+
+}  // namespace lutra

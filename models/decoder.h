@@ -1,0 +1,65 @@
+// The forward pass of the decoder-only transformers in models/arch/: straight code over the data of the layers.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/base/aligned.h"
+#include "kernels/base/parallel.h"
+#include "kernels/weights.h"
+#include "models/batch.h"
+#include "models/model.h"
+
+namespace lutra {
+
+// Scratch and code for one forward pass at a time. The model and the pool must outlive it. Results for a token depend on nothing
+// but its sequence: not on the batch, the chunking, the thread count or the SIMD target.
+class Decoder {
+ public:
+  // Batches of up to max_tokens tokens, of which up to max_logits want logits.
+  Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens, size_t max_logits);
+
+  // Runs the batch: writes keys and values into the tokens' pages and computes the logits wanted. Allocates nothing. Throws
+  // Error(kInvalidArgument) if the batch is larger than declared or a token is outside the vocabulary.
+  void Forward(std::span<const BatchToken> batch);
+
+  // Logits [n_vocab] of the i-th token of the last batch that wanted them.
+  std::span<const float> logits(size_t i) const;
+
+  const KvLayout& kv_layout() const { return kv_; }
+  size_t max_tokens() const { return max_tokens_; }
+
+  // Bytes of scratch the constructor allocates.
+  static uint64_t PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_logits);
+
+ private:
+  void RunLayers(std::span<const BatchToken> batch);
+  void Attention(std::span<const BatchToken> batch, size_t layer);
+  void StoreKv(const BatchToken& token, size_t t, size_t layer);
+  void NormInput(const std::vector<float>& weight, size_t n_tokens);
+  // y [n_tokens, n_embd] = ffn(rows of input_), input_ being set.
+  void Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y);
+  void Experts(const LayerWeights& layer, size_t n_tokens);
+  void ForTokens(size_t n, FunctionRef<void(size_t)> body);
+
+  const Model& model_;
+  const Hparams& h_;
+  ThreadPool& pool_;
+  const KvLayout kv_;
+  const size_t max_tokens_, max_logits_;
+  size_t max_q_, max_kv_k_, max_kv_v_, max_att_, max_ff_;
+  MatrixInput input_;
+  AlignedArray<float> x_, h_norm_;       // [max_tokens, n_embd]
+  AlignedArray<float> q_, k_, v_, att_;  // [max_tokens, heads * head size]
+  AlignedArray<float> gate_, up_;        // [max_tokens, max_ff]
+  AlignedArray<float> y_;                // [max_tokens, n_embd]
+  AlignedArray<float> cos_, sin_;        // [max_tokens, n_pairs]
+  AlignedArray<float> logits_;           // [max_logits, n_vocab]
+  AlignedArray<float> router_, expert_x_, expert_y_;
+  std::vector<uint32_t> chosen_;         // [max_tokens, n_expert_used]
+  std::vector<float> chosen_weight_;
+  std::vector<uint32_t> expert_tokens_, expert_rank_;
+};
+
+}  // namespace lutra
