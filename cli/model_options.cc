@@ -1,0 +1,98 @@
+#include "cli/model_options.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "kernels/base/error.h"
+#include "kernels/dispatch.h"
+
+namespace lutra::cli {
+namespace {
+
+constexpr const char* kDemoFile = "demo-stories-6m-IQ5_K.gguf";
+
+// Draws "loading  42 %" on one line of a terminal, at most a hundred times.
+class LoadBar {
+ public:
+  explicit LoadBar(bool on) : on_(on) {}
+  ~LoadBar() {
+    if (drawn_ >= 0) std::fprintf(stderr, "\r\033[K");
+  }
+  void Update(uint64_t done, uint64_t total) {
+    if (!on_ || total == 0) return;
+    const int percent = static_cast<int>(static_cast<double>(done) * 100.0 / static_cast<double>(total));
+    if (percent == drawn_) return;
+    drawn_ = percent;
+    const int filled = percent * 30 / 100;
+    std::fprintf(stderr, "\rloading [%.*s%*s] %3d %% of %.2f GB", filled, "##############################",
+                 30 - filled, "", percent, static_cast<double>(total) / 1e9);
+    std::fflush(stderr);
+  }
+
+ private:
+  bool on_;
+  int drawn_ = -1;
+};
+
+}  // namespace
+
+void AddModelOptions(CLI::App& app, ModelOptions* o) {
+  app.add_option("-m,--model", o->model, "GGUF model file (default: the demo model)")->envname("LUTRA_MODEL")->type_name("FILE");
+  app.add_option("-t,--threads", o->threads, "threads; 0 takes what the machine offers")
+      ->envname("LUTRA_THREADS")
+      ->check(CLI::Range(0, ThreadPool::kMaxThreads))
+      ->type_name("N");
+  app.add_option("-c,--ctx-size", o->n_ctx, "context in tokens; 0 takes the model's own, at most 8192")->type_name("N");
+  app.add_option("-b,--batch-size", o->batch, "prompt tokens computed at once")->type_name("N");
+  app.add_option("--kv-type", o->kv_type, "type of the KV cache: f16 or f32")->type_name("TYPE");
+  app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")
+      ->envname("LUTRA_SIMD")
+      ->type_name("SET");
+  app.add_flag("-q,--quiet", o->quiet, "say nothing but results and errors");
+}
+
+std::string DemoModelPath() {
+  namespace fs = std::filesystem;
+  if (const char* env = std::getenv("LUTRA_DEMO_MODEL")) return env;
+  std::vector<fs::path> places;
+  std::error_code ignored;
+  const fs::path self = fs::read_symlink("/proc/self/exe", ignored);
+  // <repo>/build/<preset>/cli/lutra, or <prefix>/bin/lutra.
+  for (fs::path dir = self.parent_path(); !dir.empty() && dir != dir.root_path(); dir = dir.parent_path()) {
+    places.push_back(dir / "models" / "demo" / kDemoFile);
+    places.push_back(dir / "share" / "lutra" / kDemoFile);
+  }
+  places.push_back(fs::path("models") / "demo" / kDemoFile);
+  for (const fs::path& p : places) {
+    if (fs::is_regular_file(p, ignored)) return p.string();
+  }
+  Fail(ErrorCode::kNotFound, "no model named and the demo model %s is not beside this program: name a GGUF file with -m", kDemoFile);
+}
+
+std::unique_ptr<Engine> LoadEngine(const ModelOptions& o, EngineOptions e) {
+  SetSimd(o.simd);
+  e.model_path = o.model.empty() ? DemoModelPath() : o.model;
+  e.threads = o.threads;
+  e.n_ctx = o.n_ctx;
+  e.batch_tokens = o.batch;
+  e.kv_type = ParseKvType(o.kv_type);
+  std::unique_ptr<Engine> engine;
+  {
+    LoadBar bar(!o.quiet && isatty(STDERR_FILENO));
+    e.progress = [&bar](uint64_t done, uint64_t total) { bar.Update(done, total); };
+    engine = std::make_unique<Engine>(e);
+  }
+  if (!o.quiet) {
+    const auto name = engine->model().file().GetString("general.name");
+    std::fprintf(stderr, "%s: %s, %s; loaded in %.2f s\n%s; SIMD %s; %s\n",
+                 std::filesystem::path(e.model_path).filename().c_str(), name ? Printable(*name, 80).c_str() : "no name",
+                 engine->hparams().arch->name, engine->load_seconds(), engine->thread_reason().c_str(),
+                 SimdName().c_str(), engine->plan().Text().c_str());
+  }
+  return engine;
+}
+
+}  // namespace lutra::cli

@@ -1,0 +1,78 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "kernels/base/cpu.h"
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+
+namespace lutra {
+namespace {
+
+std::string Gib(uint64_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1000 ? Format("%.1f MiB", mib) : Format("%.2f GiB", mib / 1024);
+}
+
+MemoryPlan Plan(const GgufFile& file, const Hparams& h, const EngineOptions& options) {
+  MemoryPlan plan{};
+  plan.n_ctx = options.n_ctx != 0 ? options.n_ctx : std::min(h.n_ctx_train, kDefaultContext);
+  plan.kv_type = options.kv_type;
+  plan.weights = Model::PlannedBytes(file);
+  const uint64_t pages = (uint64_t{plan.n_ctx} + kKvPage - 1) / kKvPage;
+  plan.kv = pages * KvLayout(h, options.kv_type).page_bytes();
+  plan.scratch = Decoder::PlannedBytes(h, options.batch_tokens, options.batch_logits);
+  return plan;
+}
+
+}  // namespace
+
+KvType ParseKvType(const std::string& name) {
+  if (name == "f32" || name == "fp32") return KvType::kF32;
+  if (name == "f16" || name == "fp16") return KvType::kF16;
+  Fail(ErrorCode::kInvalidArgument, "kv-type: '%s' is not known; it takes f16 or f32", Printable(name, 40).c_str());
+}
+
+const char* KvTypeName(KvType type) { return type == KvType::kF32 ? "f32" : "f16"; }
+
+std::string MemoryPlan::Text() const {
+  return Format("weights %s + context of %u tokens (%s) %s + scratch %s = %s", Gib(weights).c_str(), n_ctx,
+                KvTypeName(kv_type), Gib(kv).c_str(), Gib(scratch).c_str(), Gib(total()).c_str());
+}
+
+Engine::Engine(const EngineOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  if (options.n_ctx > kMaxContext) {
+    Fail(ErrorCode::kInvalidArgument, "context: %u is out of range; it takes 1 to %u", options.n_ctx, kMaxContext);
+  }
+  if (options.batch_tokens < 1 || options.batch_tokens > kMaxBatchTokens) {
+    Fail(ErrorCode::kInvalidArgument, "batch: %u is out of range; it takes 1 to %u", options.batch_tokens,
+         kMaxBatchTokens);
+  }
+  const ThreadAdvice advice = AdviseThreads();
+  const int threads = options.threads != 0 ? options.threads : advice.threads;
+  thread_reason_ = options.threads != 0 ? Format("%d %s: as asked for", threads, threads == 1 ? "thread" : "threads")
+                                        : advice.reason;
+  pool_ = std::make_unique<ThreadPool>(threads);
+
+  GgufFile file = GgufFile::Open(options.model_path);
+  const Hparams h = ReadHparams(file);
+  if (options.need_tokenizer) tokenizer_ = Tokenizer::FromGguf(file);
+  plan_ = Plan(file, h, options);
+  const MemoryAdvice memory = AdviseMemory();
+  if (memory.available_bytes != 0 && plan_.total() > memory.available_bytes) {
+    Fail(ErrorCode::kResourceExhausted,
+         "%s: needs %s, but only %s are available: choose a smaller model or quantization, or a shorter context (-c)",
+         options.model_path.c_str(), plan_.Text().c_str(), Gib(memory.available_bytes).c_str());
+  }
+  if (options.n_ctx > h.n_ctx_train) {
+    Log(LogLevel::kWarning, "context %u is longer than the %u tokens the model was trained with; expect worse text",
+        options.n_ctx, h.n_ctx_train);
+  }
+  model_ = Model::Load(std::move(file), *pool_, options.progress);
+  decoder_ = std::make_unique<Decoder>(*model_, *pool_, options.kv_type, options.batch_tokens, options.batch_logits);
+  load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace lutra

@@ -1,0 +1,71 @@
+// The facade: a loaded model with its tokenizer, threads and forward-pass scratch, ready for sessions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kernels/base/parallel.h"
+#include "models/decoder.h"
+#include "models/model.h"
+#include "models/tokenizer/tokenizer.h"
+
+namespace lutra {
+
+struct EngineOptions {
+  std::string model_path;
+  int threads = 0;             // 0: what the machine offers (AdviseThreads)
+  uint32_t n_ctx = 0;          // context to plan for; 0: the model's own, at most kDefaultContext
+  KvType kv_type = KvType::kF16;
+  uint32_t batch_tokens = 512; // prompt tokens a forward pass takes
+  uint32_t batch_logits = 1;   // of which want logits
+  bool need_tokenizer = true;
+  LoadProgress progress;
+};
+
+inline constexpr uint32_t kDefaultContext = 8192;
+inline constexpr uint32_t kMaxContext = 1u << 24;     // positions stay exact in float rotary angles
+inline constexpr uint32_t kMaxBatchTokens = 16384;    // scratch grows with it
+
+// "f32", "f16" (and llama.cpp's "fp32", "fp16"). Throws Error(kInvalidArgument) listing them.
+KvType ParseKvType(const std::string& name);
+const char* KvTypeName(KvType type);
+
+// What a model will take, computed before anything is loaded.
+struct MemoryPlan {
+  uint64_t weights, kv, scratch;
+  uint64_t total() const { return weights + kv + scratch; }
+  std::string Text() const;  // "weights 0.77 GiB + context 4096 (f16) 0.12 GiB + scratch 0.05 GiB = ..."
+  uint32_t n_ctx;
+  KvType kv_type;
+};
+
+// One forward pass runs at a time: sessions of an engine share its scratch and belong to one thread.
+class Engine {
+ public:
+  // Throws Error: what reading the file throws; kResourceExhausted with the plan and the fix if memory does not suffice;
+  // kInvalidArgument for options out of range.
+  explicit Engine(const EngineOptions& options);
+
+  const Model& model() const { return *model_; }
+  const Hparams& hparams() const { return model_->hparams(); }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  Decoder& decoder() { return *decoder_; }
+  ThreadPool& pool() { return *pool_; }
+  uint32_t n_ctx() const { return plan_.n_ctx; }
+  const MemoryPlan& plan() const { return plan_; }
+  const std::string& thread_reason() const { return thread_reason_; }  // "2 threads: 2 physical cores"
+  double load_seconds() const { return load_seconds_; }
+
+ private:
+  MemoryPlan plan_{};
+  std::string thread_reason_;
+  double load_seconds_ = 0;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Decoder> decoder_;
+};
+
+}  // namespace lutra
