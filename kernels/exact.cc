@@ -9,11 +9,11 @@ namespace lutra {
 namespace {
 
 template <QuantFormat F>
-float ExactDot(const uint8_t* row_bytes, const Q8View& x, size_t token) {
+float ExactDot(const uint8_t* row_bytes, const Q8View& x) {
   typename F::RowHeader row{};
   if constexpr (F::kInfo.row_header_bytes != 0) std::memcpy(&row, row_bytes, F::kInfo.row_header_bytes);
   const uint8_t* blocks = row_bytes + F::kInfo.row_header_bytes;
-  const int8_t* q = x.q + token * x.n_cols;
+  const int8_t* q = x.q;
   float y = 0.0f;
   for (size_t begin = 0; begin < x.n_cols; begin += x.unit) {
     typename F::Block block;
@@ -32,7 +32,7 @@ float ExactDot(const uint8_t* row_bytes, const Q8View& x, size_t token) {
       s += F::Scale(block, group) * dot;
       if constexpr (F::kHasBias) b += F::Bias(block, group) * sum;
     }
-    const float d = x.d[token * (x.n_cols / x.unit) + begin / x.unit];
+    const float d = x.d[begin / x.unit];
     y = std::fma(F::Super(row, block) * d, static_cast<float>(s), y);
     if constexpr (F::kHasBias) y = std::fma(F::BiasSuper(row, block) * d, static_cast<float>(b), y);
   }
@@ -41,15 +41,14 @@ float ExactDot(const uint8_t* row_bytes, const Q8View& x, size_t token) {
 
 }  // namespace
 
-bool ExactMatVec(uint32_t type_id, const uint8_t* rows, size_t n_rows, const Q8View& x, size_t token,
-                 float* y) {
+bool ExactMatVec(uint32_t type_id, const uint8_t* rows, size_t n_rows, const Q8View& x, float* y) {
   bool found = false;
   ForEachFormat<AllFormats>([&]<class F>() {
     if (F::kInfo.type_id != type_id) return;
     found = true;
     const size_t row_bytes =
         F::kInfo.row_header_bytes + x.n_cols / F::kInfo.block_weights * F::kInfo.block_bytes;
-    for (size_t r = 0; r < n_rows; ++r) y[r] = ExactDot<F>(rows + r * row_bytes, x, token);
+    for (size_t r = 0; r < n_rows; ++r) y[r] = ExactDot<F>(rows + r * row_bytes, x);
   });
   return found;
 }

@@ -17,8 +17,7 @@
 
 namespace lutra {
 
-// y[r] for rows [0, n_rows) given as in the file, token `token` of x. False if the type id is no quantized format.
-bool ExactMatVec(uint32_t type_id, const uint8_t* rows, size_t n_rows, const Q8View& x, size_t token,
-                 float* y);
+// y[r] for rows [0, n_rows) given as in the file; x is a view of one token. False if the type id is no quantized format.
+bool ExactMatVec(uint32_t type_id, const uint8_t* rows, size_t n_rows, const Q8View& x, float* y);
 
 }  // namespace lutra

@@ -150,18 +150,19 @@ HWY_INLINE VU8 Quad(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table,
   return u;
 }
 
-template <PanelKind kKind, class DotT, size_t kTokens, int kQuad, int kEnd>
+// acc[t] += quads [kQuad, kEnd) of a step; q points to the step's first quad of the first token.
+template <PanelKind kKind, class DotT, size_t kTokens, size_t kStride, int kQuad, int kEnd>
 HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift,
-                         const int8_t* HWY_RESTRICT q, size_t q_stride, VI (&acc)[kTokens]) {
+                         const int8_t* HWY_RESTRICT q, VI (&acc)[kTokens]) {
   if constexpr (kQuad < kEnd) {
     const VU8 u = Quad<kKind, kQuad>(step, table, shift);
 LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
       int32_t four;
-      std::memcpy(&four, q + t * q_stride + 4 * kQuad, 4);
+      std::memcpy(&four, q + 4 * (kQuad * kStride + t), 4);
       acc[t] = DotT::template Dot<kKind>(acc[t], u, hn::BitCast(DI8(), hn::Set(DI(), four)));
     }
-    DotQuads<kKind, DotT, kTokens, kQuad + 1, kEnd>(step, table, shift, q, q_stride, acc);
+    DotQuads<kKind, DotT, kTokens, kStride, kQuad + 1, kEnd>(step, table, shift, q, acc);
   }
 }
 
@@ -215,33 +216,32 @@ HWY_INLINE VU8 ShiftLanes(const uint8_t* p, size_t group, size_t row) {
   }
 }
 
+constexpr int Log2(int power) { return power <= 1 ? 0 : 1 + Log2(power / 2); }
+
 // -offset * sum of the group's activations: what the accumulator starts with, so that biased lanes come out right.
 template <PanelKind kKind>
 HWY_INLINE VI StartOf(int32_t minus_sum) {
   if constexpr (kKind.offset == 0) {
     return hn::Zero(DI());
   } else {
-    return hn::Set(DI(), minus_sum * kKind.offset);
+    return hn::ShiftLeft<Log2(kKind.offset)>(hn::Set(DI(), minus_sum));
   }
 }
 
-// kTokens tokens x the rows [row, row + lanes) of one panel.
-template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_INLINE void Tile(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, const Q8View& x,
-                     size_t token, size_t row, VF (&y)[kTokens]) {
+// kTokens tokens of a tile of kStride x the rows [row, row + lanes) of one panel. q, d and minus_sum point to the first of the
+// tokens in the tile.
+template <PanelKind kKind, class DotT, size_t kTokens, size_t kStride>
+HWY_INLINE void Tile(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table,
+                     const int8_t* HWY_RESTRICT q, const float* HWY_RESTRICT d,
+                     const int32_t* HWY_RESTRICT minus_sum, size_t n_units, size_t row,
+                     VF (&y)[kTokens]) {
   const DI di;
   const DF df;
-  const size_t n_cols = x.n_cols;
-  const size_t n_units = n_cols / static_cast<size_t>(kKind.unit);
   constexpr size_t kGroupQuads = static_cast<size_t>(kKind.group / 4);
+  constexpr size_t kGroupsPerStep = 8 / kGroupQuads;
   VF row_super = hn::Zero(df);
   if constexpr (kKind.super == SuperKind::kRow) row_super = LoadSupers<SuperKind::kF32>(panel, row);
   const uint8_t* HWY_RESTRICT p = panel + kKind.panel_header_bytes();
-  const int8_t* HWY_RESTRICT q = x.q + token * n_cols;
-  const float* HWY_RESTRICT d = x.d + token * n_units;
-  const int32_t* HWY_RESTRICT minus_sum =
-      kKind.group == 16 ? x.minus_sum16 + token * (n_cols / 16) : x.minus_sum32 + token * (n_cols / 32);
-  const size_t sum_stride = n_cols / static_cast<size_t>(kKind.group);
   for (size_t t = 0; t < kTokens; ++t) y[t] = hn::Zero(df);
 
   for (size_t u = 0; u < n_units; ++u) {
@@ -253,101 +253,111 @@ HWY_INLINE void Tile(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& tabl
     const uint8_t* step = p + kKind.header_bytes() + 4 * row;
     VI sum[kTokens];
     VI bias[kTokens];
-LUTRA_UNROLL(8)
+    LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
       sum[t] = hn::Zero(di);
       bias[t] = hn::Zero(di);
     }
-    const size_t first_group = u * kKind.groups();
     for (size_t s = 0; s < kKind.steps(); ++s) {
-      const int8_t* qs = q + u * static_cast<size_t>(kKind.unit) + 32 * s;
-      constexpr size_t kGroupsPerStep = 8 / kGroupQuads;
-LUTRA_UNROLL(2)
+      LUTRA_UNROLL(2)
       for (size_t h = 0; h < kGroupsPerStep; ++h) {
         const size_t g = s * kGroupsPerStep + h;
         VI acc[kTokens];
-LUTRA_UNROLL(8)
-        for (size_t t = 0; t < kTokens; ++t) {
-          acc[t] = StartOf<kKind>(minus_sum[t * sum_stride + first_group + g]);
-        }
+        LUTRA_UNROLL(8)
+        for (size_t t = 0; t < kTokens; ++t) acc[t] = StartOf<kKind>(minus_sum[t]);
         const VU8 shift = ShiftLanes<kKind>(shifts, g, row);
         if constexpr (kGroupsPerStep == 1) {
-          DotQuads<kKind, DotT, kTokens, 0, 8>(step, table, shift, qs, n_cols, acc);
+          DotQuads<kKind, DotT, kTokens, kStride, 0, 8>(step, table, shift, q, acc);
         } else if (h == 0) {
-          DotQuads<kKind, DotT, kTokens, 0, 4>(step, table, shift, qs, n_cols, acc);
+          DotQuads<kKind, DotT, kTokens, kStride, 0, 4>(step, table, shift, q, acc);
         } else {
-          DotQuads<kKind, DotT, kTokens, 4, 8>(step, table, shift, qs, n_cols, acc);
+          DotQuads<kKind, DotT, kTokens, kStride, 4, 8>(step, table, shift, q, acc);
         }
         if constexpr (kKind.scale_bits == 0) {
+          LUTRA_UNROLL(8)
           for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], acc[t]);
         } else {
           const VI scale = LoadScales<kKind, true>(scales, g, row);
-LUTRA_UNROLL(8)
+          LUTRA_UNROLL(8)
           for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::Mul(acc[t], scale));
         }
         if constexpr (kKind.bias) {
           VI b = hn::Set(di, 1);
           if constexpr (kKind.scale_bits != 0) b = LoadScales<kKind, false>(biases, g, row);
-LUTRA_UNROLL(8)
+          LUTRA_UNROLL(8)
           for (size_t t = 0; t < kTokens; ++t) {
-            const auto m = hn::Set(di, minus_sum[t * sum_stride + first_group + g]);
-            bias[t] = hn::Sub(bias[t], hn::Mul(b, m));
+            bias[t] = hn::Sub(bias[t], hn::Mul(b, hn::Set(di, minus_sum[t])));
           }
         }
+        minus_sum += kStride;
       }
       step += kKind.step_bytes();
+      q += 32 * kStride;
     }
     VF super = row_super;
     if constexpr (kKind.super != SuperKind::kRow) super = LoadSupers<kKind.super>(supers, row);
     VF bias_super = hn::Zero(df);
     if constexpr (kKind.bias) bias_super = LoadSupers<SuperKind::kF16>(bias_supers, row);
-LUTRA_UNROLL(8)
+    LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
-      const auto da = hn::Set(df, d[t * n_units + u]);
+      const auto da = hn::Set(df, d[t]);
       y[t] = Fma(hn::Mul(super, da), hn::ConvertTo(df, sum[t]), y[t]);
       if constexpr (kKind.bias) y[t] = Fma(hn::Mul(bias_super, da), hn::ConvertTo(df, bias[t]), y[t]);
     }
+    d += kStride;
     p += kKind.unit_bytes();
   }
 }
 
-template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_NOINLINE void Tokens(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token,
+// Tokens [sub, sub + kTokens) of the tile of kStride tokens that begins at `tile`, x one panel.
+template <PanelKind kKind, class DotT, size_t kTokens, size_t kStride>
+HWY_NOINLINE void Tokens(const PanelMatrix& w, const Q8View& x, size_t panel, size_t tile, size_t sub,
                          float* HWY_RESTRICT y, size_t y_stride) {
   const DF df;
   const Table<kKind> table(w.table);
   const uint8_t* bytes = w.panels + panel * w.panel_bytes;
   const size_t first_row = panel * kPanelRows;
+  const size_t n_units = x.n_cols / static_cast<size_t>(kKind.unit);
+  const int32_t* sums = kKind.group == 16 ? x.minus_sum16 : x.minus_sum32;
+  sums += tile * (x.n_cols / static_cast<size_t>(kKind.group)) + sub;
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
     if (first_row + row >= w.n_rows) break;
     VF out[kTokens];
-    Tile<kKind, DotT, kTokens>(bytes, table, x, token, row, out);
+    Tile<kKind, DotT, kTokens, kStride>(bytes, table, x.q + tile * x.n_cols + 4 * sub, x.d + tile * n_units + sub,
+                                        sums, n_units, row, out);
     const size_t n = HWY_MIN(kLanes, w.n_rows - first_row - row);
     for (size_t t = 0; t < kTokens; ++t) {
-      hn::StoreN(out[t], df, y + (token + t) * y_stride + first_row + row, n);
+      hn::StoreN(out[t], df, y + (tile + sub + t) * y_stride + first_row + row, n);
     }
   }
 }
 
-// The entry point of kind kKind: panels [panel_begin, panel_end) x tokens [token_begin, token_end).
-template <PanelKind kKind, class DotT>
-void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end,
-                 size_t token_begin, size_t token_end, float* y, size_t y_stride) {
-  // Accumulators must fit 32 or 16 registers; the old targets get one shape only, for the sake of build time.
+// A whole tile of kStride tokens, in as few passes as the registers allow: 32 hold 8 tokens, 16 hold 4; the old targets take one
+// token at a time, for the sake of build time.
+template <PanelKind kKind, class DotT, size_t kStride>
+HWY_INLINE void WholeTile(const PanelMatrix& w, const Q8View& x, size_t panel, size_t tile, float* y, size_t y_stride) {
   constexpr size_t kMost = kLanes == 16 ? 8 : kLanes == 8 ? 4 : 1;
+  constexpr size_t kTokens = HWY_MIN(kMost, kStride);
+  for (size_t sub = 0; sub < kStride; sub += kTokens) {
+    Tokens<kKind, DotT, kTokens, kStride>(w, x, panel, tile, sub, y, y_stride);
+  }
+}
+
+// The entry point of kind kKind: all tokens x panels [panel_begin, panel_end).
+template <PanelKind kKind, class DotT>
+void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-    size_t token = token_begin;
-    for (; token + kMost <= token_end; token += kMost) {
-      Tokens<kKind, DotT, kMost>(w, x, panel, token, y, y_stride);
-    }
-    if constexpr (kMost > 4) {
-      if (token + 4 <= token_end) {
-        Tokens<kKind, DotT, 4>(w, x, panel, token, y, y_stride);
-        token += 4;
+    size_t tile = 0;
+    while (tile < x.n_tokens) {
+      const size_t size = TileSize(tile, x.n_tokens);
+      if (size == 8) {
+        WholeTile<kKind, DotT, 8>(w, x, panel, tile, y, y_stride);
+      } else if (size == 4) {
+        WholeTile<kKind, DotT, 4>(w, x, panel, tile, y, y_stride);
+      } else {
+        WholeTile<kKind, DotT, 1>(w, x, panel, tile, y, y_stride);
       }
-    }
-    if constexpr (kMost > 1) {
-      for (; token < token_end; ++token) Tokens<kKind, DotT, 1>(w, x, panel, token, y, y_stride);
+      tile += size;
     }
   }
 }

@@ -16,11 +16,10 @@ struct PanelMatrix {
   const uint8_t* table;    // [64] LaneTable
 };
 
-// y[token, row] = sum_k w[row, k] * x[token, k] for the rows of panels [panel_begin, panel_end) and tokens [token_begin,
-// token_end); y has y_stride floats a token. Disjoint ranges may run concurrently. Never throws.
+// y[token, row] = sum_k w[row, k] * x[token, k] for the rows of panels [panel_begin, panel_end) and all tokens of x; y has y_stride
+// floats a token. Disjoint ranges may run concurrently. Never throws.
 using PanelMatMulFn = void (*)(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
-                               size_t panel_end, size_t token_begin, size_t token_end, float* y,
-                               size_t y_stride);
+                               size_t panel_end, float* y, size_t y_stride);
 
 // Kernel of a format for the best SIMD target in use (see kernels/dispatch.h), nullptr if the id is no quantized format.
 PanelMatMulFn FindPanelMatMul(uint32_t type_id);

@@ -1,6 +1,8 @@
 #include "kernels/q8_activations.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "kernels/base/check.h"
@@ -113,21 +115,43 @@ Q8Activations::Q8Activations(size_t max_tokens, size_t max_cols)
       minus_sum16_(max_tokens * max_cols_ / 16),
       minus_sum32_(max_tokens * max_cols_ / 32) {}
 
-void Q8Activations::Reshape(Activations kind, size_t n_cols) {
+void Q8Activations::Reshape(Activations kind, size_t n_tokens, size_t n_cols) {
   unit_ = kind == Activations::kQ8x256 ? 256 : 32;
-  LUTRA_CHECK(n_cols <= max_cols_ && n_cols % unit_ == 0);
+  LUTRA_CHECK(n_cols <= max_cols_ && n_cols % unit_ == 0 && n_tokens <= max_tokens_);
+  n_tokens_ = n_tokens;
   n_cols_ = n_cols;
 }
 
 void Q8Activations::SetRow(size_t token, const float* x) {
-  LUTRA_DCHECK(token < max_tokens_);
-  QuantizeRow(x, n_cols_, unit_, q_.data() + token * n_cols_, d_.data() + token * (n_cols_ / unit_),
-              minus_sum16_.data() + token * (n_cols_ / 16),
-              minus_sum32_.data() + token * (n_cols_ / 32));
+  LUTRA_DCHECK(token < n_tokens_);
+  const size_t begin = TileBegin(token, n_tokens_);
+  const size_t size = TileSize(begin, n_tokens_);
+  int8_t* q = q_.data() + begin * n_cols_;
+  float* d = d_.data() + begin * (n_cols_ / unit_);
+  int32_t* sum16 = minus_sum16_.data() + begin * (n_cols_ / 16);
+  int32_t* sum32 = minus_sum32_.data() + begin * (n_cols_ / 32);
+  if (size == 1) {
+    QuantizeRow(x, n_cols_, unit_, q, d, sum16, sum32);
+    return;
+  }
+  // A few units at a time through a small buffer, then to the token's places in the tile.
+  constexpr size_t kStep = 1024;
+  int8_t q_step[kStep];
+  float d_step[kStep / 32];
+  int32_t s16[kStep / 16], s32[kStep / 32];
+  const size_t t = token - begin;
+  for (size_t k = 0; k < n_cols_; k += kStep) {
+    const size_t n = std::min(kStep, n_cols_ - k);
+    QuantizeRow(x + k, n, unit_, q_step, d_step, s16, s32);
+    for (size_t i = 0; i < n / 4; ++i) std::memcpy(q + ((k / 4 + i) * size + t) * 4, q_step + 4 * i, 4);
+    for (size_t i = 0; i < n / unit_; ++i) d[(k / unit_ + i) * size + t] = d_step[i];
+    for (size_t i = 0; i < n / 16; ++i) sum16[(k / 16 + i) * size + t] = s16[i];
+    for (size_t i = 0; i < n / 32; ++i) sum32[(k / 32 + i) * size + t] = s32[i];
+  }
 }
 
 Q8View Q8Activations::view() const {
-  return {q_.data(), d_.data(), minus_sum16_.data(), minus_sum32_.data(), n_cols_, unit_};
+  return {q_.data(), d_.data(), minus_sum16_.data(), minus_sum32_.data(), n_cols_, unit_, n_tokens_};
 }
 
 }  // namespace lutra

@@ -27,7 +27,7 @@ void MatrixInput::Prepare(InputKind kind, ThreadPool& pool) {
   if (has) return;
   has = true;
   Q8Activations& q8 = super ? q8x256_ : q8x32_;
-  q8.Reshape(super ? Activations::kQ8x256 : Activations::kQ8x32, n_cols_);
+  q8.Reshape(super ? Activations::kQ8x256 : Activations::kQ8x32, n_tokens_, n_cols_);
   // A row takes microseconds: one alone is not worth a hand-over.
   if (n_tokens_ == 1) {
     q8.SetRow(0, x_);
@@ -62,14 +62,13 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
   });
 }
 
-void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, size_t token_begin,
-                      size_t token_end, float* y, size_t y_stride) const {
+void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y, size_t y_stride) const {
   LUTRA_DCHECK(x.n_cols() == n_cols_);
   if (multiply_ != nullptr) {
-    multiply_(panel_, x.q8(input_), unit_begin, unit_end, token_begin, token_end, y, y_stride);
+    multiply_(panel_, x.q8(input_), unit_begin, unit_end, y, y_stride);
   } else {
     FloatMatMul(type_->id, rows_, unit_begin * kUnitRows, std::min(n_rows_, unit_end * kUnitRows),
-                n_cols_, x.row(0), x.x_stride(), token_begin, token_end, y, y_stride);
+                n_cols_, x.row(0), x.x_stride(), 0, x.n_tokens(), y, y_stride);
   }
 }
 
@@ -94,7 +93,7 @@ void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& 
         continue;
       }
       const size_t take = std::min(left, n - begin);
-      p.w->Multiply(x, begin, begin + take, 0, x.n_tokens(), p.y, p.y_stride);
+      p.w->Multiply(x, begin, begin + take, p.y, p.y_stride);
       left -= take;
       begin = 0;
     }

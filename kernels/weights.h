@@ -70,10 +70,9 @@ class Matrix {
   size_t n_units() const { return (n_rows_ + kUnitRows - 1) / kUnitRows; }
   static constexpr size_t kUnitRows = 16;
 
-  // Rows of units [unit_begin, unit_end) for tokens [token_begin, token_end) of `x` (prepared in input_kind()). y_stride floats
-  // a token. Disjoint ranges may run concurrently. Never throws.
-  void Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, size_t token_begin,
-                size_t token_end, float* y, size_t y_stride) const;
+  // Rows of units [unit_begin, unit_end) for all tokens of `x` (prepared in input_kind()). y_stride floats a token. Disjoint
+  // ranges may run concurrently. Never throws.
+  void Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y, size_t y_stride) const;
 
  private:
   const TensorTypeInfo* type_ = nullptr;

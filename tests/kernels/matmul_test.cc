@@ -83,8 +83,8 @@ void CheckMatrix(const TensorTypeInfo& type, const std::vector<uint8_t>& rows, s
   size_t wrong = 0;
   for (size_t t = 0; t < n_tokens; ++t) {
     QuantizeRowReference(x.data() + t * n_cols, n_cols, unit, q.data(), d.data(), s16.data(), s32.data());
-    const Q8View view{q.data(), d.data(), s16.data(), s32.data(), n_cols, unit};
-    REQUIRE(ExactMatVec(type.id, rows.data(), n_rows, view, 0, expected.data()));
+    const Q8View view{q.data(), d.data(), s16.data(), s32.data(), n_cols, unit, 1};
+    REQUIRE(ExactMatVec(type.id, rows.data(), n_rows, view, expected.data()));
     for (size_t r = 0; r < n_rows; ++r) {
       if (SameBits(y[t * n_rows + r], expected[r])) continue;
       if (wrong++ == 0) FAIL_CHECK("token ", t, " row ", r, ": ", y[t * n_rows + r], " is not ", expected[r]);
