@@ -4,8 +4,8 @@
 //   list   (id, logit) pairs of the tokens that are left.
 // A chain starts dense and goes over to the list when a stage first removes or reorders tokens.
 // A logit of NaN or -infinity means that the token is no candidate: it never enters the list. A
-// logit of +infinity counts as FLT_MAX. Better means a greater logit and, among equals, the lower id.
-// One thread at a time. Memory is taken in the constructor only.
+// logit of +infinity counts as FLT_MAX. Better means a greater logit and, among equals, the lower
+// id. One thread at a time. Memory is taken in the constructor only.
 #pragma once
 
 #include <cfloat>
@@ -67,7 +67,8 @@ class Candidates {
   std::span<float> MutableLogits();
 
   // The list; the dense form becomes one, in order of ids. Throws Error if there is no
-  // candidate at all (see Sampler::Sample), as all functions below do; otherwise no function empties the list.
+  // candidate at all (see Sampler::Sample), as all functions below do; otherwise no function
+  // empties the list.
   std::span<Candidate> List();
   size_t size() { return List().size(); }
   // True if the list is known to be in order, best first.
@@ -83,7 +84,7 @@ class Candidates {
   void KeepBest(size_t k);          // the k >= 1 best ones, sorted, unless all are kept
   void KeepAtLeast(float minimum);  // logit >= minimum, order unchanged; minimum <= Best().logit
   void Truncate(size_t n);          // the first n >= 1 of the list
-  void SortBest(size_t k);  // brings the k best ones to the front of the list, in order
+  void SortBest(size_t k);          // brings the k best ones to the front of the list, in order
   // Removes every candidate x of the list for which drop(x); must leave one.
   template <class Drop>
   void RemoveIf(const Drop& drop);

@@ -11,7 +11,8 @@ namespace {
 static_assert(FLT_EVAL_METHOD == 0, "excess precision would change the bits");
 
 constexpr double kLog2E = 0x1.71547652b82fep+0;
-// ln 2 in two parts: the high one has 20 zero bits at its end, so that n * kLn2Hi is exact for |n| < 2^11.
+// ln 2 in two parts: the high one has 20 zero bits at its end, so that n * kLn2Hi is exact for |n|
+// < 2^11.
 constexpr double kLn2Hi = 0x1.62e42fee00000p-1;
 constexpr double kLn2Lo = 0x1.a39ef35793c76p-33;
 constexpr double kRound = 0x1.8p52;  // adding and subtracting it rounds to an integer
@@ -25,7 +26,8 @@ double Exp(double x) {
   if (x > 709.782712893384) return std::numeric_limits<double>::infinity();
   if (x < -708.396) return 0.0;
   const double n = (x * kLog2E + kRound) - kRound;
-  const double r = (x - n * kLn2Hi) - n * kLn2Lo;  // |r| <= 0.3466: the next term, r^14/14!, is 4e-18
+  const double r =
+      (x - n * kLn2Hi) - n * kLn2Lo;  // |r| <= 0.3466: the next term, r^14/14!, is 4e-18
   double p = 1.0 / 6227020800.0;
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
@@ -87,7 +89,8 @@ double Pow(double x, double y) {
   return Exp(y * Log(x));
 }
 
-// Straight-line and without branches, so that compilers vectorise it; the lanes are independent, the bits the same.
+// Straight-line and without branches, so that compilers vectorise it; the lanes are independent,
+// the bits the same.
 void ExpDifferences(float max, float* x, size_t n) {
   constexpr double kLowest = -87.33654;  // ln FLT_MIN, from above
   for (size_t i = 0; i < n; ++i) {
@@ -106,7 +109,8 @@ void ExpDifferences(float max, float* x, size_t n) {
     p = p * r + 0.5;
     p = p * r + 1.0;
     p = p * r + 1.0;
-    // The integer k sits in the low bits of `shifted`; moved into the exponent it multiplies by 2^k (-126 <= k <= 0).
+    // The integer k sits in the low bits of `shifted`; moved into the exponent it multiplies by 2^k
+    // (-126 <= k <= 0).
     const uint64_t scaled = std::bit_cast<uint64_t>(p) + (std::bit_cast<uint64_t>(shifted) << 52);
     const double e = std::bit_cast<double>(scaled);
     x[i] = static_cast<float>(d < kLowest ? 0.0 : e);

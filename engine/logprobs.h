@@ -1,6 +1,7 @@
 // Log probabilities of the model's own distribution: softmax of the logits as the model gave them,
 // before biases, penalties and temperature. NaN counts as -infinity, +infinity as FLT_MAX. Our own
-// exp and log, double sums: the same bits on every machine. Nothing here allocates or throws.
+// exp and log, double sums: the same bits on every machine. Nothing here allocates or throws. Good
+// to float precision for logits up to 1e8.
 #pragma once
 
 #include <cstddef>

@@ -11,15 +11,15 @@ namespace lutra {
 
 // The chain's stages in their default order: name, alias, letter, what it does to the best
 // candidate, factory. This is the only list of them.
-#define LUTRA_SAMPLER_STAGES(X)                                       \
-  X("penalties", "", 'e', kEditsLogits, MakePenalties)                \
-  X("dry", "", 'd', kEditsLogits, MakeDry)                            \
-  X("top_n_sigma", "", 's', kKeepsBest, MakeTopNSigma)                \
-  X("top_k", "", 'k', kKeepsBest, MakeTopK)                           \
-  X("typ_p", "typical_p", 'y', kMayDropBest, MakeTypical)             \
-  X("top_p", "nucleus", 'p', kKeepsBest, MakeTopP)                    \
-  X("min_p", "", 'm', kKeepsBest, MakeMinP)                           \
-  X("xtc", "", 'x', kMayDropBest, MakeXtc)                            \
+#define LUTRA_SAMPLER_STAGES(X)                           \
+  X("penalties", "", 'e', kEditsLogits, MakePenalties)    \
+  X("dry", "", 'd', kEditsLogits, MakeDry)                \
+  X("top_n_sigma", "", 's', kKeepsBest, MakeTopNSigma)    \
+  X("top_k", "", 'k', kKeepsBest, MakeTopK)               \
+  X("typ_p", "typical_p", 'y', kMayDropBest, MakeTypical) \
+  X("top_p", "nucleus", 'p', kKeepsBest, MakeTopP)        \
+  X("min_p", "", 'm', kKeepsBest, MakeMinP)               \
+  X("xtc", "", 'x', kMayDropBest, MakeXtc)                \
   X("temperature", "temp", 't', kTemperature, MakeTemperature)
 
 #define LUTRA_DECLARE(name, alias, letter, effect, make) \
@@ -123,8 +123,8 @@ Sampler::Sampler(const SamplingParams& params, const TokenTexts* texts, size_t n
          n_vocab);
   }
   if (texts != nullptr && texts->size() > n_vocab) {
-    Fail(ErrorCode::kInvalidArgument, "the vocabulary has %zu tokens, but there are only %zu logits",
-         texts->size(), n_vocab);
+    Fail(ErrorCode::kInvalidArgument,
+         "the vocabulary has %zu tokens, but there are only %zu logits", texts->size(), n_vocab);
   }
   state_ = std::make_unique<State>(n_vocab);
   state_->params = params;

@@ -67,10 +67,10 @@ class Sampler {
 // How a stage treats the best candidate. Temperature <= 0 only wants that one, so that it may skip
 // stages that cannot change which it is.
 enum class StageEffect {
-  kEditsLogits,   // may make another candidate the best
-  kKeepsBest,     // only removes candidates, never the best
-  kMayDropBest,   // removes candidates, perhaps the best
-  kTemperature,   // rescales; with a fixed temperature <= 0, keeps the best alone
+  kEditsLogits,  // may make another candidate the best
+  kKeepsBest,    // only removes candidates, never the best
+  kMayDropBest,  // removes candidates, perhaps the best
+  kTemperature,  // rescales; with a fixed temperature <= 0, keeps the best alone
 };
 
 struct StageContext;

@@ -174,13 +174,22 @@ void Parse(const SamplingParamRow& row, std::string_view text, std::vector<std::
     } else {
       const char escaped = i + 1 < text.size() ? text[++i] : '\0';
       switch (escaped) {
-        case 'n': item += '\n'; break;
-        case 't': item += '\t'; break;
-        case 'r': item += '\r'; break;
+        case 'n':
+          item += '\n';
+          break;
+        case 't':
+          item += '\t';
+          break;
+        case 'r':
+          item += '\r';
+          break;
         case '\\':
         case '"':
-        case ',': item += escaped; break;
-        default: FailValue(row, text);
+        case ',':
+          item += escaped;
+          break;
+        default:
+          FailValue(row, text);
       }
     }
   }
@@ -210,8 +219,8 @@ void Parse(const SamplingParamRow& row, std::string_view text, std::vector<Logit
 void Check(const SamplingParamRow&, const bool&) {}
 
 template <class T>
-  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
-void Check(const SamplingParamRow& row, const T& value) {
+requires(std::is_arithmetic_v<T> &&
+         !std::is_same_v<T, bool>) void Check(const SamplingParamRow& row, const T& value) {
   // Bounds such as 0.001 are compared as the type's nearest value. NaN fails both comparisons.
   if (!(value >= static_cast<T>(row.min) && value <= static_cast<T>(row.max))) {
     FailValue(row, NumberText(value));
@@ -254,8 +263,7 @@ void Check(const SamplingParamRow& row, const std::vector<LogitBias>& value) {
 std::string ToText(bool value) { return value ? "true" : "false"; }
 
 template <class T>
-  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
-std::string ToText(T value) {
+requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) std::string ToText(T value) {
   return NumberText(value);
 }
 
@@ -273,12 +281,21 @@ std::string ToText(const std::vector<std::string>& value) {
     if (&s != value.data()) text += ',';
     for (const char c : s) {
       switch (c) {
-        case '\n': text += "\\n"; break;
-        case '\t': text += "\\t"; break;
-        case '\r': text += "\\r"; break;
+        case '\n':
+          text += "\\n";
+          break;
+        case '\t':
+          text += "\\t";
+          break;
+        case '\r':
+          text += "\\r";
+          break;
         case '\\':
-        case ',': text += '\\'; [[fallthrough]];
-        default: text += c;
+        case ',':
+          text += '\\';
+          [[fallthrough]];
+        default:
+          text += c;
       }
     }
   }
@@ -305,7 +322,8 @@ const SamplingParamRow& FindOrFail(std::string_view name) {
   const SamplingParamRow* row = FindSamplingParam(name);
   if (row != nullptr) return *row;
   std::string names;
-  for (const SamplingParamRow& r : kTable) names += (names.empty() ? "" : " ") + std::string(r.name);
+  for (const SamplingParamRow& r : kTable)
+    names += (names.empty() ? "" : " ") + std::string(r.name);
   Fail(ErrorCode::kInvalidArgument, "there is no sampling parameter '%s'; there are: %s",
        Printable(name, 60).c_str(), names.c_str());
 }
@@ -356,7 +374,7 @@ std::string SamplingParamRow::RangeText() const {
   }
   std::string text = std::holds_alternative<float P::*>(field) ? "a number" : "an integer";
   text += " from " + NumberText(min) + " to ";
-  return text + (max == kIntMax ? std::to_string(static_cast<int32_t>(kIntMax))
+  return text + (max == kIntMax       ? std::to_string(static_cast<int32_t>(kIntMax))
                  : max == kRandomSeed ? std::to_string(kRandomSeed)
                                       : NumberText(max));
 }
@@ -383,8 +401,7 @@ void SetListByName(SamplingParams* params, std::string_view name,
                    std::span<const std::string> values) {
   const SamplingParamRow& row = FindOrFail(name);
   std::vector<std::string> list(values.begin(), values.end());
-  if (const auto* stages =
-          std::get_if<std::optional<std::vector<std::string>> P::*>(&row.field)) {
+  if (const auto* stages = std::get_if<std::optional<std::vector<std::string>> P::*>(&row.field)) {
     std::optional<std::vector<std::string>> value(std::move(list));
     Check(row, value);
     params->*(*stages) = std::move(value);
@@ -406,8 +423,8 @@ void Validate(const SamplingParams& params) {
 std::string SamplingParamsHelp() {
   std::string help;
   for (const SamplingParamRow& row : kTable) {
-    help += row.OptionName() + " (" + row.TypeName() + ", default " + row.DefaultText() + ")\n    " +
-            row.description + " Takes " + row.RangeText() + ".\n";
+    help += row.OptionName() + " (" + row.TypeName() + ", default " + row.DefaultText() +
+            ")\n    " + row.description + " Takes " + row.RangeText() + ".\n";
   }
   return help;
 }

@@ -60,7 +60,6 @@ struct SamplingParams {
   float mirostat_eta = 0.1f;
 };
 
-
 // Where a parameter lives; the alternative is also its type.
 using SamplingField =
     std::variant<bool SamplingParams::*, int32_t SamplingParams::*, uint32_t SamplingParams::*,

@@ -157,10 +157,10 @@ class Dry : public SamplerStage {
   float multiplier_;
   double base_;
   size_t allowed_;
-  double max_exponent_;  // beyond it base^exponent overflows float
+  double max_exponent_;                       // beyond it base^exponent overflows float
   std::shared_ptr<const Breakers> breakers_;  // the same for all clones; costly to build
   TokenHistory history_;
-  std::vector<int32_t> back_;      // the history, last token first
+  std::vector<int32_t> back_;  // the history, last token first
   std::vector<uint32_t> match_;
   std::vector<uint32_t> lengths_;  // [n_vocab], 0 outside of Apply
   std::vector<int32_t> touched_;   // tokens whose length is not 0

@@ -38,8 +38,7 @@ class MinP : public SamplerStage {
 
 std::unique_ptr<SamplerStage> MakeMinP(const StageContext& context) {
   if (context.params.min_p <= 0.0f) return nullptr;
-  return std::make_unique<MinP>(context.params.min_p,
-                                static_cast<size_t>(context.params.min_keep));
+  return std::make_unique<MinP>(context.params.min_p, static_cast<size_t>(context.params.min_keep));
 }
 
 }  // namespace lutra

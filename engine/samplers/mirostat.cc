@@ -50,7 +50,7 @@ class Mirostat : public TokenSelector {
   virtual void Cut(Candidates* candidates) = 0;
 
   double tau_, eta_, mu_;
-  int32_t drawn_ = -1;  // by the last Select, not accepted yet
+  int32_t drawn_ = -1;     // by the last Select, not accepted yet
   double surprise_ = 0.0;  // of drawn_, in bits
   RandomStream random_;
 };
@@ -87,9 +87,8 @@ class Mirostat1 : public Mirostat {
       const double s = sum_tb / sum_tt;
       const double epsilon = s - 1.0;
       // (1 - V^-epsilon) / epsilon, whose limit at epsilon 0 is ln V.
-      const double spread = std::fabs(epsilon) < 1e-9
-                                ? Log(n_vocab_)
-                                : (1.0 - Pow(n_vocab_, -epsilon)) / epsilon;
+      const double spread =
+          std::fabs(epsilon) < 1e-9 ? Log(n_vocab_) : (1.0 - Pow(n_vocab_, -epsilon)) / epsilon;
       k = Pow(Pow(2.0, mu()) / spread, 1.0 / s);
     }
     // Also false for NaN, as from a vocabulary of one token.
@@ -112,8 +111,7 @@ class Mirostat2 : public Mirostat {
   void Cut(Candidates* candidates) override {
     const Candidates::Totals totals = candidates->Softmax();
     // -log2 p > mu, solved for the logit: one logarithm in all.
-    const double minimum =
-        static_cast<double>(totals.max) + Log(totals.sum) - mu() / kLog2E;
+    const double minimum = static_cast<double>(totals.max) + Log(totals.sum) - mu() / kLog2E;
     const float max = totals.max;
     candidates->RemoveIf([&](const Candidate& x) {
       return static_cast<double>(x.logit) < minimum && x.logit < max;

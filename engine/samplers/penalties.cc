@@ -58,8 +58,7 @@ class Penalties : public SamplerStage {
  private:
   float Penalize(float logit, int32_t count) const {
     const float repeated = logit <= 0.0f ? logit * repeat_ : logit / repeat_;
-    return ClampLogit(ClampLogit(repeated) -
-                      (static_cast<float>(count) * frequency_ + presence_));
+    return ClampLogit(ClampLogit(repeated) - (static_cast<float>(count) * frequency_ + presence_));
   }
 
   float repeat_, frequency_, presence_;

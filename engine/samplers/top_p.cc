@@ -27,8 +27,7 @@ class TopP : public SamplerStage {
 
 std::unique_ptr<SamplerStage> MakeTopP(const StageContext& context) {
   if (context.params.top_p >= 1.0f) return nullptr;
-  return std::make_unique<TopP>(context.params.top_p,
-                                static_cast<size_t>(context.params.min_keep));
+  return std::make_unique<TopP>(context.params.top_p, static_cast<size_t>(context.params.min_keep));
 }
 
 }  // namespace lutra

@@ -25,9 +25,7 @@ class Xtc : public SamplerStage {
     }
     if (n_top < 2 || list.size() - (n_top - 1) < min_keep_) return;
     const Candidate kept = *last;
-    candidates->RemoveIf([&](const Candidate& x) {
-      return x.p >= threshold_ && x.id != kept.id;
-    });
+    candidates->RemoveIf([&](const Candidate& x) { return x.p >= threshold_ && x.id != kept.id; });
   }
   void Reset() override { random_.Reset(); }
   std::unique_ptr<SamplerStage> Clone() const override { return std::make_unique<Xtc>(*this); }

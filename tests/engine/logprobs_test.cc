@@ -28,7 +28,8 @@ TEST_CASE("Log probabilities are those of a naive softmax over the raw logits") 
   REQUIRE(TopLogprobs(logits, lse, best) == 50);
   for (size_t i = 0; i < best.size(); ++i) {
     CHECK(best[i].id == naive[i].id);
-    CHECK(best[i].logprob == doctest::Approx(static_cast<double>(std::log(naive[i].p))).epsilon(1e-6));
+    CHECK(best[i].logprob ==
+          doctest::Approx(static_cast<double>(std::log(naive[i].p))).epsilon(1e-6));
     CHECK(best[i].logprob == LogprobOf(logits, lse, best[i].id).logprob);
   }
   CHECK(LogprobOf(logits, lse, 17).logprob == -kInf);
@@ -47,9 +48,12 @@ TEST_CASE("Log probabilities at the borders") {
   CHECK(TopLogprobs(huge, LogSumExp(huge), best) == 4);
   CHECK(best[0].id == 3);
   CHECK(best[1].id == 4);
-  CHECK(best[0].logprob == doctest::Approx(std::log(0.5)));
   CHECK(best[2].id == 2);
   CHECK(TopLogprobs(one, 0.0, {}) == 0);
+  const std::vector<float> large = {1e8f, -3e38f, 1e8f, kNan};
+  CHECK(TopLogprobs(large, LogSumExp(large), best) == 3);
+  CHECK(best[1].logprob == doctest::Approx(std::log(0.5)));
+  CHECK(best[2].logprob < -1e38f);
 }
 
 }  // namespace lutra

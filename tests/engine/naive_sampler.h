@@ -6,11 +6,13 @@
 #include <cmath>
 #include <map>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "engine/sampling_params.h"
 #include "engine/token_texts.h"
+#include "tests/test_util.h"
 
 namespace lutra::testing {
 
@@ -119,9 +121,8 @@ inline void NaiveStage(const std::string& name, const SamplingParams& p,
       if (m < static_cast<size_t>(p.dry_allowed_length)) continue;
       for (auto& x : l) {
         if (x.id != token) continue;
-        x.logit -= p.dry_multiplier *
-                   std::pow(static_cast<long double>(p.dry_base),
-                            static_cast<long double>(m) - p.dry_allowed_length);
+        x.logit -= p.dry_multiplier * std::pow(static_cast<long double>(p.dry_base),
+                                               static_cast<long double>(m) - p.dry_allowed_length);
       }
     }
   } else if (name == "top_n_sigma") {
@@ -141,9 +142,9 @@ inline void NaiveStage(const std::string& name, const SamplingParams& p,
     if (p.typical_p >= 1) return;
     NaiveSoftmax(&l);
     const long double h = NaiveEntropy(l);
-    NaiveSort(&l);
-    std::stable_sort(l.begin(), l.end(), [h](const auto& a, const auto& b) {
-      return std::fabs(-std::log(a.p) - h) < std::fabs(-std::log(b.p) - h);
+    std::sort(l.begin(), l.end(), [h](const auto& a, const auto& b) {
+      const long double da = std::fabs(-std::log(a.p) - h), db = std::fabs(-std::log(b.p) - h);
+      return da != db ? da < db : a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
     });
     long double sum = 0;
     for (size_t i = 0; i < l.size(); ++i) {
@@ -183,9 +184,9 @@ inline void NaiveStage(const std::string& name, const SamplingParams& p,
       if (l.size() < 2) return;
       NaiveSoftmax(&l);
       const long double low = std::max(0.0L, t - p.dynatemp_range), high = t + p.dynatemp_range;
-      t = low + (high - low) *
-                    std::pow(NaiveEntropy(l) / std::log(static_cast<long double>(l.size())),
-                             static_cast<long double>(p.dynatemp_exponent));
+      t = low +
+          (high - low) * std::pow(NaiveEntropy(l) / std::log(static_cast<long double>(l.size())),
+                                  static_cast<long double>(p.dynatemp_exponent));
     }
     if (t <= 0) {
       NaiveSort(&l);

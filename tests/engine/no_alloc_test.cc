@@ -24,6 +24,15 @@ void* CountedAlloc(size_t size) {
 
 void* operator new(size_t size) { return CountedAlloc(size); }
 void* operator new[](size_t size) { return CountedAlloc(size); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  ++g_allocations;
+  return std::malloc(size == 0 ? 1 : size);
+}
+void* operator new[](size_t size, const std::nothrow_t& tag) noexcept {
+  return operator new(size, tag);
+}
+void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { std::free(p); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
@@ -40,11 +49,18 @@ TEST_CASE("Sampling allocates nothing after construction, whatever stages are on
   const testing::LiteralVocab vocab(texts);
   SamplingParams all;
   all.seed = 1;
-  for (const auto& [name, value] : std::vector<std::pair<const char*, const char*>>{
-           {"repeat_penalty", "1.1"}, {"dry_multiplier", "0.8"}, {"top_n_sigma", "3"},
-           {"top_k", "2000"}, {"typical_p", "0.99"}, {"top_p", "0.99"}, {"min_p", "0.001"},
-           {"xtc_probability", "0.5"}, {"xtc_threshold", "0.01"}, {"dynatemp_range", "0.3"},
-           {"logit_bias", "3=1,4=-inf"}}) {
+  for (const auto& [name, value] :
+       std::vector<std::pair<const char*, const char*>>{{"repeat_penalty", "1.1"},
+                                                        {"dry_multiplier", "0.8"},
+                                                        {"top_n_sigma", "3"},
+                                                        {"top_k", "2000"},
+                                                        {"typical_p", "0.99"},
+                                                        {"top_p", "0.99"},
+                                                        {"min_p", "0.001"},
+                                                        {"xtc_probability", "0.5"},
+                                                        {"xtc_threshold", "0.01"},
+                                                        {"dynatemp_range", "0.3"},
+                                                        {"logit_bias", "3=1,4=-inf"}}) {
     SetByName(&all, name, value);
   }
   std::vector<SamplingParams> variants = {SamplingParams(), all};

@@ -34,7 +34,8 @@ struct StageCase {
 const StageCase kCases[] = {
     {"penalties", {{"repeat_penalty", "1.3"}}},
     {"penalties", {{"frequency_penalty", "0.4"}, {"presence_penalty", "0.7"}}},
-    {"penalties", {{"repeat_penalty", "0.8"}, {"frequency_penalty", "-0.5"}, {"repeat_last_n", "5"}}},
+    {"penalties",
+     {{"repeat_penalty", "0.8"}, {"frequency_penalty", "-0.5"}, {"repeat_last_n", "5"}}},
     {"dry", {{"dry_multiplier", "0.8"}}},
     {"dry", {{"dry_multiplier", "0.5"}, {"dry_base", "1.2"}, {"dry_allowed_length", "1"}}},
     {"dry", {{"dry_multiplier", "1"}, {"dry_allowed_length", "1"}, {"dry_penalty_last_n", "7"}}},
@@ -62,7 +63,8 @@ const StageCase kCases[] = {
     {"temperature", {{"temperature", "1.7"}}},
     {"temperature", {{"temperature", "0"}}},
     {"temperature", {{"temperature", "1"}, {"dynatemp_range", "0.5"}}},
-    {"temperature", {{"temperature", "0.4"}, {"dynatemp_range", "0.9"}, {"dynatemp_exponent", "2"}}},
+    {"temperature",
+     {{"temperature", "0.4"}, {"dynatemp_range", "0.9"}, {"dynatemp_exponent", "2"}}},
 };
 
 std::vector<int32_t> History(size_t n_vocab, size_t n, uint32_t seed) {
@@ -135,7 +137,7 @@ TEST_CASE("Every stage draws from the distribution of its definition") {
     SamplingParams params = With(c.settings);
     params.samplers = std::vector<std::string>{c.stage};
     params.dry_sequence_breakers.clear();
-    const std::vector<float> logits = BellLogits(kVocab, 11);
+    const std::vector<float> logits = BellLogits(kVocab, 11, 0.5f);
     const std::vector<int32_t> history = History(kVocab, 30, 12);
     Sampler sampler(params, &vocab, kVocab);
     for (const int32_t t : history) sampler.Accept(t);
@@ -148,13 +150,14 @@ TEST_CASE("Every stage draws from the distribution of its definition") {
     const std::vector<double> plain = NaiveDistribution({}, params, history, logits);
     double change = 0.0;
     for (size_t i = 0; i < kVocab; ++i) change = std::max(change, std::fabs(p[i] - plain[i]));
-    if (change > 0.03) {
+    if (change > 0.02) {
       CHECK_FALSE(Plausible(counts, plain, kDraws));
       tested.insert(c.stage);
     }
   }
   for (const SamplerStageRow& row : SamplerStages()) {
-    CHECK_MESSAGE(tested.count(row.name) == 1, row.name << " has no case that changes something");
+    CHECK_MESSAGE(tested.count(row.name) == 1, std::string(row.name)
+                                                   << " has no case that changes something");
   }
 }
 
@@ -164,8 +167,8 @@ TEST_CASE("Every stage leaves the candidates and probabilities of its definition
     for (const StageCase& c : kCases) {
       for (const float scale : {0.25f, 1.0f, 3.0f}) {
         for (const int kind : {0, 1, 2}) {  // as they are; some equal; some forbidden
-          INFO(c.stage << " " << c.settings[0].first << " " << c.settings[0].second << " vocabulary "
-                       << n_vocab << " scale " << scale << " kind " << kind);
+          INFO(c.stage << " " << c.settings[0].first << " " << c.settings[0].second
+                       << " vocabulary " << n_vocab << " scale " << scale << " kind " << kind);
           SamplingParams params = With(c.settings);
           if (params.xtc_probability > 0.0f) params.xtc_probability = 1.0f;
           params.samplers = std::vector<std::string>{c.stage};
@@ -191,7 +194,8 @@ TEST_CASE("Every stage leaves the candidates and probabilities of its definition
           for (size_t i = 0; i < n_vocab; ++i) {
             // Relative, so that a candidate that is missing or one too many shows.
             const double diff = std::fabs(got[i] - want[i]);
-            if (want[i] > 1e-30 || got[i] > 1e-30) worst = std::max(worst, diff / std::max(got[i], want[i]));
+            if (want[i] > 1e-30 || got[i] > 1e-30)
+              worst = std::max(worst, diff / std::max(got[i], want[i]));
           }
           CHECK(worst < 1e-4);
         }
@@ -240,7 +244,8 @@ TEST_CASE("Whole chains in any order agree with the naive chain") {
     CHECK(want[static_cast<size_t>(token)] > 0.0);
     double total = 0.0;
     for (const Candidate& x : sampler.LastCandidates()) {
-      CHECK(static_cast<double>(x.p) == doctest::Approx(want[static_cast<size_t>(x.id)]).epsilon(1e-4));
+      CHECK(static_cast<double>(x.p) ==
+            doctest::Approx(want[static_cast<size_t>(x.id)]).epsilon(1e-4));
       total += want[static_cast<size_t>(x.id)];
     }
     CHECK(total == doctest::Approx(1.0).epsilon(1e-5));
@@ -263,8 +268,8 @@ TEST_CASE("DRY: the penalty grows with the repeated sequence") {
     return std::nanf("");
   };
   CHECK(logit_of({0, 1, 2, 3, 4, 0, 1, 2}, 3) == 1.0f - 0.5f * 2.0f);  // m = 3: base^1
-  CHECK(logit_of({0, 1, 2, 3, 4, 1, 2}, 3) == 1.0f - 0.5f);           // m = 2: base^0
-  CHECK(logit_of({0, 1, 2, 3, 4, 2}, 3) == 1.0f);                     // m = 1: allowed
+  CHECK(logit_of({0, 1, 2, 3, 4, 1, 2}, 3) == 1.0f - 0.5f);            // m = 2: base^0
+  CHECK(logit_of({0, 1, 2, 3, 4, 2}, 3) == 1.0f);                      // m = 1: allowed
   CHECK(logit_of({0, 1, 2, 3, 4, 0, 1, 2}, 4) == 1.0f);
   CHECK(logit_of({0, 0, 0, 0}, 0) == 1.0f - 0.5f * 2.0f);  // overlapping with itself, m = 3
   CHECK(logit_of({0, 0}, 0) == 1.0f);
@@ -274,9 +279,8 @@ TEST_CASE("DRY: breakers bound the sequence") {
   // "stop" as one token, as no|pe over two, and inside longer texts.
   const LiteralVocab vocab({"a", "b", "c", ":", "x:y", "no", "pe", "p"});
   const auto penalized = [&](const char* breakers, const std::vector<int32_t>& history) {
-    const SamplingParams params = With({{"dry_multiplier", "1"},
-                                        {"samplers", "dry"},
-                                        {"dry_sequence_breakers", breakers}});
+    const SamplingParams params =
+        With({{"dry_multiplier", "1"}, {"samplers", "dry"}, {"dry_sequence_breakers", breakers}});
     Sampler sampler(params, &vocab, 8);
     for (const int32_t t : history) sampler.Accept(t);
     sampler.Sample(std::vector<float>(8, 0.0f));
@@ -288,16 +292,16 @@ TEST_CASE("DRY: breakers bound the sequence") {
   };
   using Set = std::set<int32_t>;
   CHECK(penalized("none", {0, 1, 2, 3, 0, 1}) == Set{2});
-  CHECK(penalized(":", {0, 1, 2, 3, 0, 1}) == Set{2});          // two tokens behind the breaker
-  CHECK(penalized(":", {0, 3, 1, 2, 0, 3, 1}) == Set{});        // only one
+  CHECK(penalized(":", {0, 1, 2, 3, 0, 1}) == Set{2});    // two tokens behind the breaker
+  CHECK(penalized(":", {0, 3, 1, 2, 0, 3, 1}) == Set{});  // only one
   CHECK(penalized("none", {0, 3, 1, 2, 0, 3, 1}) == Set{2});
-  CHECK(penalized(":", {0, 4, 1, 2, 0, 4, 1}) == Set{});        // ':' inside a token
+  CHECK(penalized(":", {0, 4, 1, 2, 0, 4, 1}) == Set{});  // ':' inside a token
   CHECK(penalized("none", {0, 1, 3, 0, 1}) == Set{3});
-  CHECK(penalized(":", {0, 1, 3, 0, 1}) == Set{});              // breakers are spared
+  CHECK(penalized(":", {0, 1, 3, 0, 1}) == Set{});  // breakers are spared
   CHECK(penalized("none", {5, 6, 1, 2, 5, 6, 1}) == Set{2});
-  CHECK(penalized("nope", {5, 6, 1, 2, 5, 6, 1}) == Set{});     // no|pe is the breaker
+  CHECK(penalized("nope", {5, 6, 1, 2, 5, 6, 1}) == Set{});  // no|pe is the breaker
   CHECK(penalized("nope", {5, 6, 1, 0, 2, 5, 6, 1, 0}) == Set{2});
-  CHECK(penalized("nope", {5, 7, 1, 2, 5, 7, 1}) == Set{2});    // no|p is not
+  CHECK(penalized("nope", {5, 7, 1, 2, 5, 7, 1}) == Set{2});  // no|p is not
 }
 
 TEST_CASE("DRY agrees with a quadratic search on random histories") {
@@ -305,7 +309,8 @@ TEST_CASE("DRY agrees with a quadratic search on random histories") {
   const LiteralVocab vocab = PlainVocab(n_vocab);
   std::mt19937 random(15);
   for (int round = 0; round < 300; ++round) {
-    SamplingParams params = With({{"dry_multiplier", "0.25"}, {"dry_base", "1.5"}, {"samplers", "dry"}});
+    SamplingParams params =
+        With({{"dry_multiplier", "0.25"}, {"dry_base", "1.5"}, {"samplers", "dry"}});
     params.dry_sequence_breakers.clear();
     params.dry_penalty_last_n = static_cast<int32_t>(1 + random() % 40);
     params.dry_allowed_length = static_cast<int32_t>(1 + random() % 4);
@@ -318,15 +323,18 @@ TEST_CASE("DRY agrees with a quadratic search on random histories") {
     testing::NaiveStage("dry", params, history, false, &naive);
     for (const Candidate& x : sampler.LastCandidates()) {
       CHECK(static_cast<double>(x.logit) ==
-            doctest::Approx(static_cast<double>(naive[static_cast<size_t>(x.id)].logit)).epsilon(1e-6));
+            doctest::Approx(static_cast<double>(naive[static_cast<size_t>(x.id)].logit))
+                .epsilon(1e-6));
     }
   }
 }
 
 TEST_CASE("DRY: an enormous repetition has a finite penalty") {
   const LiteralVocab vocab({"a", "b"});
-  SamplingParams params = With({{"dry_multiplier", "1"}, {"dry_base", "4"},
-                                {"dry_penalty_last_n", "2000"}, {"samplers", "dry"}});
+  SamplingParams params = With({{"dry_multiplier", "1"},
+                                {"dry_base", "4"},
+                                {"dry_penalty_last_n", "2000"},
+                                {"samplers", "dry"}});
   Sampler sampler(params, &vocab, 2);
   for (int i = 0; i < 2000; ++i) sampler.Accept(0);
   CHECK(sampler.Sample(std::vector<float>{50.0f, -50.0f}) == 1);

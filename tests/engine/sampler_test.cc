@@ -39,7 +39,8 @@ std::vector<int32_t> Generate(Sampler* sampler, size_t n_vocab, int n) {
   return tokens;
 }
 
-ErrorCode CodeOf(Sampler* sampler, const std::vector<float>& logits, const TokenMask* mask = nullptr) {
+ErrorCode CodeOf(Sampler* sampler, const std::vector<float>& logits,
+                 const TokenMask* mask = nullptr) {
   try {
     sampler->Sample(logits, mask);
   } catch (const Error& e) {
@@ -68,7 +69,8 @@ TEST_CASE("Random numbers are mt19937's") {
 
 TEST_CASE("A seed gives the same tokens always, and these ones") {
   constexpr size_t kVocab = 1000;
-  Sampler a(Seeded(7), nullptr, kVocab), b(Seeded(7), nullptr, kVocab), c(Seeded(8), nullptr, kVocab);
+  Sampler a(Seeded(7), nullptr, kVocab), b(Seeded(7), nullptr, kVocab),
+      c(Seeded(8), nullptr, kVocab);
   const std::vector<int32_t> tokens = Generate(&a, kVocab, 50);
   CHECK(tokens == Generate(&b, kVocab, 50));
   CHECK(tokens != Generate(&c, kVocab, 50));
@@ -77,18 +79,26 @@ TEST_CASE("A seed gives the same tokens always, and these ones") {
 
   // Computed once; the logits are exact on every machine.
   SamplingParams all = Seeded(123);
-  for (const auto& [name, value] : std::vector<std::pair<const char*, const char*>>{
-           {"repeat_penalty", "1.1"}, {"presence_penalty", "0.2"}, {"top_k", "300"},
-           {"typical_p", "0.97"}, {"xtc_probability", "0.3"}, {"xtc_threshold", "0.02"},
-           {"dynatemp_range", "0.3"}, {"top_p", "0.99"}, {"min_p", "0.001"}}) {
+  for (const auto& [name, value] :
+       std::vector<std::pair<const char*, const char*>>{{"repeat_penalty", "1.1"},
+                                                        {"presence_penalty", "0.2"},
+                                                        {"top_k", "300"},
+                                                        {"typical_p", "0.97"},
+                                                        {"xtc_probability", "0.3"},
+                                                        {"xtc_threshold", "0.02"},
+                                                        {"dynatemp_range", "0.3"},
+                                                        {"top_p", "0.99"},
+                                                        {"min_p", "0.001"}}) {
     SetByName(&all, name, value);
   }
   Sampler d(all, nullptr, kVocab);
-  CHECK(Generate(&d, kVocab, 12) == std::vector<int32_t>{0});
+  CHECK(Generate(&d, kVocab, 12) ==
+        std::vector<int32_t>{149, 348, 436, 608, 110, 965, 499, 137, 984, 545, 558, 294});
   SamplingParams mirostat = Seeded(5);
   mirostat.mirostat = 1;
   Sampler e(mirostat, nullptr, kVocab);
-  CHECK(Generate(&e, kVocab, 12) == std::vector<int32_t>{0});
+  CHECK(Generate(&e, kVocab, 12) ==
+        std::vector<int32_t>{421, 148, 373, 144, 166, 965, 499, 137, 317, 963, 558, 801});
 }
 
 TEST_CASE("A random seed is reported and can be used again") {
@@ -310,12 +320,11 @@ TEST_CASE("A stage that is left out has no effect") {
 }
 
 TEST_CASE("Mirostat holds the surprise near tau on a Zipf distribution") {
-  constexpr size_t kVocab = 20000;
+  constexpr size_t kVocab = 4000;
   std::vector<float> logits(kVocab);
   for (size_t i = 0; i < kVocab; ++i) {
     logits[i] = static_cast<float>(-1.1 * Log(static_cast<double>(i + 1)));
   }
-  // Entropy of the whole distribution is 9.2 bits: tau 7 is not reached without mirostat.
   for (const int32_t version : {1, 2}) {
     for (const float tau : {3.0f, 5.0f, 7.0f}) {
       INFO("version " << version << " tau " << tau);
@@ -325,7 +334,7 @@ TEST_CASE("Mirostat holds the surprise near tau on a Zipf distribution") {
       params.temperature = 1.0f;
       Sampler sampler(params, nullptr, kVocab);
       double sum = 0.0;
-      constexpr int kWarm = 200, kCount = 2000;
+      constexpr int kWarm = 100, kCount = 1500;
       for (int i = 0; i < kWarm + kCount; ++i) {
         const int32_t token = sampler.Sample(logits);
         for (const Candidate& x : sampler.LastCandidates()) {
@@ -341,7 +350,7 @@ TEST_CASE("Mirostat holds the surprise near tau on a Zipf distribution") {
 TEST_CASE("Mirostat learns only from tokens that are accepted") {
   SamplingParams params = Seeded(11);
   params.mirostat = 2;
-  params.mirostat_tau = 1.0f;
+  params.mirostat_tau = 3.0f;
   params.mirostat_eta = 1.0f;
   const std::vector<float> logits = BellLogits(300, 21);
   const auto count = [&](Sampler* s) {
@@ -351,7 +360,8 @@ TEST_CASE("Mirostat learns only from tokens that are accepted") {
   Sampler sampler(params, nullptr, 300);
   const size_t first = count(&sampler);
   for (int i = 0; i < 20; ++i) CHECK(count(&sampler) == first);
-  sampler.Accept(299);  // not the one drawn (it is cut off)
+  const int32_t drawn = sampler.Sample(logits);
+  sampler.Accept((drawn + 1) % 300);
   CHECK(count(&sampler) == first);
   size_t changed = 0;
   for (int i = 0; i < 20; ++i) {

@@ -47,17 +47,33 @@ TEST_CASE("The defaults are valid, and every row reads back what it prints") {
 }
 
 TEST_CASE("Defaults are llama.cpp's") {
-  const std::pair<const char*, const char*> expected[] = {
-      {"seed", "4294967295"},     {"top_k", "40"},          {"top_p", "0.95"},
-      {"min_p", "0.05"},          {"typical_p", "1"},       {"top_n_sigma", "-1"},
-      {"xtc_probability", "0"},   {"xtc_threshold", "0.1"}, {"temperature", "0.8"},
-      {"dynatemp_range", "0"},    {"dynatemp_exponent", "1"}, {"repeat_last_n", "64"},
-      {"repeat_penalty", "1"},    {"frequency_penalty", "0"}, {"presence_penalty", "0"},
-      {"dry_multiplier", "0"},    {"dry_base", "1.75"},     {"dry_allowed_length", "2"},
-      {"dry_penalty_last_n", "64"}, {"dry_sequence_breakers", "\\n,:,\",*"},
-      {"mirostat", "0"},          {"mirostat_tau", "5"},    {"mirostat_eta", "0.1"},
-      {"min_keep", "0"},          {"samplers", "default"},  {"ignore_eos", "false"},
-      {"logit_bias", "none"}};
+  const std::pair<const char*, const char*> expected[] = {{"seed", "4294967295"},
+                                                          {"top_k", "40"},
+                                                          {"top_p", "0.95"},
+                                                          {"min_p", "0.05"},
+                                                          {"typical_p", "1"},
+                                                          {"top_n_sigma", "-1"},
+                                                          {"xtc_probability", "0"},
+                                                          {"xtc_threshold", "0.1"},
+                                                          {"temperature", "0.8"},
+                                                          {"dynatemp_range", "0"},
+                                                          {"dynatemp_exponent", "1"},
+                                                          {"repeat_last_n", "64"},
+                                                          {"repeat_penalty", "1"},
+                                                          {"frequency_penalty", "0"},
+                                                          {"presence_penalty", "0"},
+                                                          {"dry_multiplier", "0"},
+                                                          {"dry_base", "1.75"},
+                                                          {"dry_allowed_length", "2"},
+                                                          {"dry_penalty_last_n", "64"},
+                                                          {"dry_sequence_breakers", "\\n,:,\",*"},
+                                                          {"mirostat", "0"},
+                                                          {"mirostat_tau", "5"},
+                                                          {"mirostat_eta", "0.1"},
+                                                          {"min_keep", "0"},
+                                                          {"samplers", "default"},
+                                                          {"ignore_eos", "false"},
+                                                          {"logit_bias", "none"}};
   CHECK(std::size(expected) == SamplingParamTable().size());
   for (const auto& [name, text] : expected) {
     REQUIRE_MESSAGE(FindSamplingParam(name) != nullptr, name);
@@ -67,11 +83,13 @@ TEST_CASE("Defaults are llama.cpp's") {
 
 TEST_CASE("Numbers outside their range are refused with name, value and range") {
   for (const SamplingParamRow& row : SamplingParamTable()) {
-    if (std::string(row.TypeName()) != "number" && std::string(row.TypeName()) != "integer") continue;
+    if (std::string(row.TypeName()) != "number" && std::string(row.TypeName()) != "integer")
+      continue;
     INFO(row.name);
     SamplingParams params;
     SetByName(&params, row.name, row.Text(params));
-    for (const char* bad : {"", "x", "1x", "nan", "inf", "1e99", "-99999999999", "99999999999", " 1"}) {
+    for (const char* bad :
+         {"", "x", "1x", "nan", "inf", "1e99", "-99999999999", "99999999999", " 1"}) {
       const std::string message = MessageOf([&] { SetByName(&params, row.name, bad); });
       CHECK_MESSAGE(Contains(message, std::string("'") + row.name + "'"), bad);
       CHECK(Contains(message, row.RangeText()));
@@ -121,8 +139,8 @@ TEST_CASE("Stages are given by names, letters or as a list") {
   SetByName(&params, "samplers", "default");
   CHECK(!params.samplers.has_value());
   for (const char* bad : {"kz", "top_k;topp", "i", "a", ";", "top_k;"}) {
-    CHECK_MESSAGE(Contains(MessageOf([&] { SetByName(&params, "samplers", bad); }), "stages out of"),
-                  bad);
+    CHECK_MESSAGE(
+        Contains(MessageOf([&] { SetByName(&params, "samplers", bad); }), "stages out of"), bad);
   }
   const std::vector<std::string> list = {"top_k", "temperature"};
   SetListByName(&params, "samplers", list);
@@ -143,7 +161,8 @@ TEST_CASE("DRY breakers and logit biases are lists of text") {
   SetByName(&params, "dry_sequence_breakers", "none");
   CHECK(params.dry_sequence_breakers.empty());
   for (const char* bad : {"a,,b", "a\\", "\\q"}) {
-    CHECK_MESSAGE(!MessageOf([&] { SetByName(&params, "dry_sequence_breakers", bad); }).empty(), bad);
+    CHECK_MESSAGE(!MessageOf([&] { SetByName(&params, "dry_sequence_breakers", bad); }).empty(),
+                  bad);
   }
   SetByName(&params, "logit_bias", "5=1.5, 7=-inf,8=false,9=+2");
   REQUIRE(params.logit_bias.size() == 4);

@@ -98,11 +98,13 @@ TEST_CASE("Characters are shown whole") {
   CHECK(none.Feed("\xFF\xFE") == "\xFF\xFE");  // will never become valid
 }
 
-TEST_CASE("Random texts over a small alphabet agree with a naive search, however they are divided") {
+TEST_CASE(
+    "Random texts over a small alphabet agree with a naive search, however they are divided") {
   std::mt19937 random(3);
   const auto word = [&](size_t size) {
     std::string s;
-    while (s.size() < size) s += random() % 4 == 0 ? std::string("\xC3\xA9") : std::string(1, "ab"[random() % 2]);
+    while (s.size() < size)
+      s += random() % 4 == 0 ? std::string("\xC3\xA9") : std::string(1, "ab"[random() % 2]);
     return s;
   };
   int n_stopped = 0;
