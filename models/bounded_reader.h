@@ -1,4 +1,5 @@
-// Reads little-endian fields from a span of bytes and never past its end: the one way bytes of a model file are parsed.
+// Reads little-endian fields from a span of bytes and never past its end: the one way bytes of a
+// model file are parsed.
 #pragma once
 
 #include <cinttypes>
@@ -13,20 +14,28 @@
 
 namespace lutra {
 
-// a * b and a + b without wrapping: false (and *out undefined) if the result does not fit in 64 bits.
-inline bool CheckedMul(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_mul_overflow(a, b, out); }
-inline bool CheckedAdd(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_add_overflow(a, b, out); }
+// a * b and a + b without wrapping: false (and *out undefined) if the result does not fit in 64
+// bits.
+inline bool CheckedMul(uint64_t a, uint64_t b, uint64_t* out) {
+  return !__builtin_mul_overflow(a, b, out);
+}
+inline bool CheckedAdd(uint64_t a, uint64_t b, uint64_t* out) {
+  return !__builtin_add_overflow(a, b, out);
+}
 
-// A cursor over `bytes`, which must outlive it (as must `file`). Every failure is Error(kCorrupt) that names the file, the
-// record (see Enter), the field, its offset and the value found. Not thread-safe.
+// A cursor over `bytes`, which must outlive it (as must `file`). Every failure is Error(kCorrupt)
+// that names the file, the record (see Enter), the field, its offset and the value found. Not
+// thread-safe.
 class BoundedReader {
  public:
-  BoundedReader(std::span<const uint8_t> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
+  BoundedReader(std::span<const uint8_t> bytes, const std::string& file)
+      : bytes_(bytes), file_(file) {}
 
   uint64_t offset() const { return pos_; }
   uint64_t remaining() const { return bytes_.size() - pos_; }
 
-  // From here on messages name record i of n of this kind ("tensor"), and its name once that is known.
+  // From here on messages name record i of n of this kind ("tensor"), and its name once that is
+  // known.
   void Enter(const char* kind, uint64_t i, uint64_t n) {
     kind_ = kind;
     index_ = i;
@@ -56,7 +65,8 @@ class BoundedReader {
     const uint64_t n = Read<uint64_t>(field);
     if (n > remaining()) {
       Fail(field, at, ErrorCode::kCorrupt,
-           Format("length %" PRIu64 ", but the file has only %" PRIu64 " more bytes", n, remaining()));
+           Format("length %" PRIu64 ", but the file has only %" PRIu64 " more bytes", n,
+                  remaining()));
     }
     if (n > max_bytes) {
       Fail(field, at, ErrorCode::kCorrupt,
@@ -65,13 +75,14 @@ class BoundedReader {
     const uint8_t* p = Take(n, field);
     return {reinterpret_cast<const char*>(p), static_cast<size_t>(n)};
   }
-  // Checks that `count` records of at least min_bytes each can still follow, and that there are at most max_count; before
-  // anything is allocated for them. `at` is where the count stands.
+  // Checks that `count` records of at least min_bytes each can still follow, and that there are at
+  // most max_count; before anything is allocated for them. `at` is where the count stands.
   void CheckCount(const char* field, uint64_t at, uint64_t count, uint64_t min_bytes,
                   uint64_t max_count) const {
     if (count > remaining() / min_bytes) {
       Fail(field, at, ErrorCode::kCorrupt,
-           Format("%" PRIu64 " cannot fit in the %" PRIu64 " bytes that follow", count, remaining()));
+           Format("%" PRIu64 " cannot fit in the %" PRIu64 " bytes that follow", count,
+                  remaining()));
     }
     if (count > max_count) {
       Fail(field, at, ErrorCode::kResourceExhausted,
@@ -80,7 +91,8 @@ class BoundedReader {
   }
 
   // Throws "FILE: KIND I of N 'NAME': FIELD (at byte AT): TEXT".
-  [[noreturn]] void Fail(const char* field, uint64_t at, ErrorCode code, const std::string& text) const {
+  [[noreturn]] void Fail(const char* field, uint64_t at, ErrorCode code,
+                         const std::string& text) const {
     throw Error(code, Where(field, at) + text);
   }
   // The part of a message before its text.

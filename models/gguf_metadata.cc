@@ -1,7 +1,10 @@
 // Metadata values: conversion, text, typed access.
+#include <charconv>
 #include <cinttypes>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
@@ -25,8 +28,10 @@ bool IsInteger(GgufType type) {
     case GgufType::kU32:
     case GgufType::kI32:
     case GgufType::kU64:
-    case GgufType::kI64: return true;
-    default: return false;
+    case GgufType::kI64:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -39,7 +44,8 @@ std::optional<T> IntegerAt(const GgufValue& value, uint64_t i) {
     if constexpr (std::is_unsigned_v<T>) {
       if (*v < 0 || static_cast<uint64_t>(*v) > std::numeric_limits<T>::max()) return std::nullopt;
     } else {
-      if (*v < std::numeric_limits<T>::min() || *v > std::numeric_limits<T>::max()) return std::nullopt;
+      if (*v < std::numeric_limits<T>::min() || *v > std::numeric_limits<T>::max())
+        return std::nullopt;
     }
     return static_cast<T>(*v);
   }
@@ -49,8 +55,16 @@ std::optional<T> IntegerAt(const GgufValue& value, uint64_t i) {
 
 // A finite value that float can hold (rounded); NaN otherwise.
 float ToFloat(double v) {
-  if (!(std::fabs(v) <= std::numeric_limits<float>::max())) return std::numeric_limits<float>::quiet_NaN();
+  if (!(std::fabs(v) <= std::numeric_limits<float>::max()))
+    return std::numeric_limits<float>::quiet_NaN();
   return static_cast<float>(v);
+}
+
+// The shortest digits that give the same number back.
+template <class T>
+std::string ShortestText(T v) {
+  char text[64];
+  return std::string(text, std::to_chars(text, text + sizeof(text), v).ptr);
 }
 
 template <class T>
@@ -76,24 +90,36 @@ uint64_t GgufTypeBytes(GgufType type) {
 double GgufValue::AsDouble(uint64_t i) const {
   LUTRA_CHECK(i < count);
   switch (element_type) {
-    case GgufType::kF32: return static_cast<double>(At<float>(*this, i));
-    case GgufType::kF64: return At<double>(*this, i);
-    case GgufType::kU64: return static_cast<double>(At<uint64_t>(*this, i));
-    default: return static_cast<double>(AsInt(i).value_or(0));
+    case GgufType::kF32:
+      return static_cast<double>(At<float>(*this, i));
+    case GgufType::kF64:
+      return At<double>(*this, i);
+    case GgufType::kU64:
+      return static_cast<double>(At<uint64_t>(*this, i));
+    default:
+      return static_cast<double>(AsInt(i).value_or(0));
   }
 }
 
 std::optional<int64_t> GgufValue::AsInt(uint64_t i) const {
   LUTRA_CHECK(i < count);
   switch (element_type) {
-    case GgufType::kU8: return At<uint8_t>(*this, i);
-    case GgufType::kI8: return At<int8_t>(*this, i);
-    case GgufType::kU16: return At<uint16_t>(*this, i);
-    case GgufType::kI16: return At<int16_t>(*this, i);
-    case GgufType::kU32: return At<uint32_t>(*this, i);
-    case GgufType::kI32: return At<int32_t>(*this, i);
-    case GgufType::kI64: return At<int64_t>(*this, i);
-    case GgufType::kBool: return At<uint8_t>(*this, i) != 0 ? 1 : 0;
+    case GgufType::kU8:
+      return At<uint8_t>(*this, i);
+    case GgufType::kI8:
+      return At<int8_t>(*this, i);
+    case GgufType::kU16:
+      return At<uint16_t>(*this, i);
+    case GgufType::kI16:
+      return At<int16_t>(*this, i);
+    case GgufType::kU32:
+      return At<uint32_t>(*this, i);
+    case GgufType::kI32:
+      return At<int32_t>(*this, i);
+    case GgufType::kI64:
+      return At<int64_t>(*this, i);
+    case GgufType::kBool:
+      return At<uint8_t>(*this, i) != 0 ? 1 : 0;
     case GgufType::kU64: {
       const uint64_t v = At<uint64_t>(*this, i);
       if (v > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
@@ -105,7 +131,8 @@ std::optional<int64_t> GgufValue::AsInt(uint64_t i) const {
       if (!(v >= -0x1p63 && v < 0x1p63) || v != std::floor(v)) return std::nullopt;
       return static_cast<int64_t>(v);
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -130,12 +157,18 @@ std::string GgufValue::TypeText() const {
 std::string GgufValue::ToText(uint64_t max_elements, size_t max_string_bytes) const {
   const auto element = [&](uint64_t i) -> std::string {
     switch (element_type) {
-      case GgufType::kString: return "\"" + Printable(strings[i], max_string_bytes) + "\"";
-      case GgufType::kBool: return *AsInt(i) != 0 ? "true" : "false";
-      case GgufType::kF32: return Format("%.9g", AsDouble(i));
-      case GgufType::kF64: return Format("%.17g", AsDouble(i));
-      case GgufType::kU64: return Format("%" PRIu64, *AsUint(i));
-      default: return Format("%" PRId64, AsInt(i).value_or(0));
+      case GgufType::kString:
+        return "\"" + Printable(strings[i], max_string_bytes) + "\"";
+      case GgufType::kBool:
+        return *AsInt(i) != 0 ? "true" : "false";
+      case GgufType::kF32:
+        return ShortestText(static_cast<float>(AsDouble(i)));
+      case GgufType::kF64:
+        return ShortestText(AsDouble(i));
+      case GgufType::kU64:
+        return Format("%" PRIu64, *AsUint(i));
+      default:
+        return Format("%" PRId64, AsInt(i).value_or(0));
     }
   };
   if (!is_array()) return element(0);
@@ -156,8 +189,9 @@ const GgufValue* GgufFile::Find(std::string_view key) const {
 }
 
 void GgufFile::FailType(std::string_view key, const GgufValue& value, const char* wanted) const {
-  Fail(ErrorCode::kCorrupt, "%s: metadata key '%s': wanted %s, found %s %s", Printable(path_, 400).c_str(),
-       Printable(key, 80).c_str(), wanted, value.TypeText().c_str(), value.ToText(4, 60).c_str());
+  Fail(ErrorCode::kCorrupt, "%s: metadata key '%s': wanted %s, found %s %s",
+       Printable(path_, 400).c_str(), Printable(key, 80).c_str(), wanted, value.TypeText().c_str(),
+       value.ToText(4, 60).c_str());
 }
 
 std::optional<uint32_t> GgufFile::GetU32(std::string_view key) const {
@@ -187,7 +221,8 @@ std::optional<int32_t> GgufFile::GetI32(std::string_view key) const {
 std::optional<float> GgufFile::GetF32(std::string_view key) const {
   const GgufValue* value = Find(key);
   if (value == nullptr) return std::nullopt;
-  const float v = IsFloat(value->type) ? ToFloat(value->AsDouble()) : std::numeric_limits<float>::quiet_NaN();
+  const float v =
+      IsFloat(value->type) ? ToFloat(value->AsDouble()) : std::numeric_limits<float>::quiet_NaN();
   if (std::isnan(v)) FailType(key, *value, "a finite f32 or f64");
   return v;
 }
@@ -209,7 +244,8 @@ std::optional<std::string_view> GgufFile::GetString(std::string_view key) const 
 const std::vector<std::string_view>* GgufFile::GetStrings(std::string_view key) const {
   const GgufValue* value = Find(key);
   if (value == nullptr) return nullptr;
-  if (!value->is_array() || value->element_type != GgufType::kString) FailType(key, *value, "an array of strings");
+  if (!value->is_array() || value->element_type != GgufType::kString)
+    FailType(key, *value, "an array of strings");
   return &value->strings;
 }
 
@@ -222,7 +258,8 @@ std::optional<std::vector<float>> GgufFile::GetF32s(std::string_view key) const 
     const double v = value->AsDouble(i);
     out[i] = std::isinf(v) ? (v < 0 ? -INFINITY : INFINITY) : ToFloat(v);
     if (std::isnan(out[i])) {
-      FailType(key, *value, Format("f32 values that are numbers (element %" PRIu64 " is %g)", i, v).c_str());
+      FailType(key, *value,
+               Format("f32 values that are numbers (element %" PRIu64 " is %g)", i, v).c_str());
     }
   }
   return out;
@@ -231,28 +268,34 @@ std::optional<std::vector<float>> GgufFile::GetF32s(std::string_view key) const 
 std::optional<std::vector<int32_t>> GgufFile::GetI32s(std::string_view key) const {
   const GgufValue* value = Find(key);
   if (value == nullptr) return std::nullopt;
-  if (!value->is_array() || !IsInteger(value->element_type)) FailType(key, *value, "an array of integers");
+  if (!value->is_array() || !IsInteger(value->element_type))
+    FailType(key, *value, "an array of integers");
   std::vector<int32_t> out(value->count);
   for (uint64_t i = 0; i < value->count; ++i) {
     const std::optional<int32_t> v = IntegerAt<int32_t>(*value, i);
-    if (!v) FailType(key, *value, Format("integers within the i32 range (element %" PRIu64 ")", i).c_str());
+    if (!v)
+      FailType(key, *value,
+               Format("integers within the i32 range (element %" PRIu64 ")", i).c_str());
     out[i] = *v;
   }
   return out;
 }
 
-std::optional<std::vector<uint32_t>> GgufFile::GetU32PerLayer(std::string_view key, size_t n) const {
+std::optional<std::vector<uint32_t>> GgufFile::GetU32PerLayer(std::string_view key,
+                                                              size_t n) const {
   const GgufValue* value = Find(key);
   if (value == nullptr) return std::nullopt;
   if (!IsInteger(value->element_type) || (value->is_array() && value->count != n)) {
-    FailType(key, *value, Format("an integer, or an array of %zu integers (one a layer)", n).c_str());
+    FailType(key, *value,
+             Format("an integer, or an array of %zu integers (one a layer)", n).c_str());
   }
   std::vector<uint32_t> out(n);
   for (size_t i = 0; i < n; ++i) {
     const uint64_t at = value->is_array() ? i : 0;
     const std::optional<uint32_t> v = IntegerAt<uint32_t>(*value, at);
     if (!v) {
-      FailType(key, *value, Format("integers within [0, 4294967295] (element %" PRIu64 ")", at).c_str());
+      FailType(key, *value,
+               Format("integers within [0, 4294967295] (element %" PRIu64 ")", at).c_str());
     }
     out[i] = *v;
   }

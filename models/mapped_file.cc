@@ -48,8 +48,8 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   const std::string shown = Printable(path, 400);
   if (fd.get() < 0) {
-    Fail(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "%s: cannot open: %s", shown.c_str(),
-         std::strerror(errno));
+    Fail(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "%s: cannot open: %s",
+         shown.c_str(), std::strerror(errno));
   }
   struct stat st;
   if (::fstat(fd.get(), &st) != 0) {
@@ -63,7 +63,8 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (size_ == 0) return;  // mmap refuses empty files; an empty span says the same
   void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
   if (p == MAP_FAILED) {
-    Fail(ErrorCode::kIo, "%s: cannot map %zu bytes: %s", shown.c_str(), size_, std::strerror(errno));
+    Fail(ErrorCode::kIo, "%s: cannot map %zu bytes: %s", shown.c_str(), size_,
+         std::strerror(errno));
   }
   data_ = static_cast<const uint8_t*>(p);
   owned_ = true;
@@ -111,9 +112,11 @@ void MappedFile::Release(const uint8_t* begin, size_t n) const {
 void MappedFile::CheckNotTruncated() const {
   struct stat st;
   if (!owned_ || ::stat(path_.c_str(), &st) != 0) return;
-  const bool same = static_cast<uint64_t>(st.st_dev) == device_ && static_cast<uint64_t>(st.st_ino) == inode_;
+  const bool same =
+      static_cast<uint64_t>(st.st_dev) == device_ && static_cast<uint64_t>(st.st_ino) == inode_;
   if (same && static_cast<uint64_t>(st.st_size) < size_) {
-    Fail(ErrorCode::kIo, "%s: became shorter while it was read: %zu bytes, now %lld; is it still being written?",
+    Fail(ErrorCode::kIo,
+         "%s: became shorter while it was read: %zu bytes, now %lld; is it still being written?",
          Printable(path_, 400).c_str(), size_, static_cast<long long>(st.st_size));
   }
 }

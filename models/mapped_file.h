@@ -12,7 +12,8 @@ namespace lutra {
 class MappedFile {
  public:
   explicit MappedFile(const std::string& path);
-  // Bytes that live elsewhere (and must outlive this), behind the same interface; `name` stands for the path.
+  // Bytes that live elsewhere (and must outlive this), behind the same interface; `name` stands for
+  // the path.
   static MappedFile View(std::span<const uint8_t> bytes, const std::string& name);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -21,13 +22,14 @@ class MappedFile {
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Tells the kernel that [begin, begin + n) will be read soon, in order / is not needed in memory any more (it can be
-  // read again from the file). Hints: never fail. `begin` points into bytes().
+  // Tells the kernel that [begin, begin + n) will be read soon, in order / is not needed in memory
+  // any more (it can be read again from the file). Hints: never fail. `begin` points into bytes().
   void WillNeed(const uint8_t* begin, size_t n) const;
   void Release(const uint8_t* begin, size_t n) const;
 
-  // Throws Error(kIo) if the file became shorter since it was mapped: reading what was cut off would raise SIGBUS. A file
-  // that was replaced by another under its name (rename) is still whole in the mapping.
+  // Throws Error(kIo) if the file became shorter since it was mapped: reading what was cut off
+  // would raise SIGBUS. A file that was replaced by another under its name (rename) is still whole
+  // in the mapping.
   void CheckNotTruncated() const;
 
  private:
@@ -36,8 +38,8 @@ class MappedFile {
   std::string path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
-  bool owned_ = false;     // false: a view, nothing to unmap
-  uint64_t device_ = 0;    // which file was mapped
+  bool owned_ = false;   // false: a view, nothing to unmap
+  uint64_t device_ = 0;  // which file was mapped
   uint64_t inode_ = 0;
 };
 
