@@ -28,7 +28,8 @@ std::optional<int> ParseArgs(CLI::App& app, int argc, char** argv) {
     for (char& c : text) {
       if (c == '\n') c = ' ';
     }
-    std::fprintf(stderr, "%s: %s; `%s --help` explains the options\n", argv[0], Printable(text, 400).c_str(), argv[0]);
+    std::fprintf(stderr, "%s: %s; `%s --help` explains the options\n", argv[0],
+                 Printable(text, 400).c_str(), argv[0]);
     return kExitUsage;
   }
 }
@@ -37,7 +38,8 @@ int FinishOutput(int status) {
   const bool failed = std::ferror(stdout) != 0;
   errno = 0;
   if (std::fflush(stdout) == 0 && !failed) return status;
-  const int error = errno;  // 0 if an earlier write failed: then the pipe itself tells whether its reader left
+  const int error =
+      errno;  // 0 if an earlier write failed: then the pipe itself tells whether its reader left
   struct pollfd out = {STDOUT_FILENO, POLLOUT, 0};
   if (error == EPIPE || (::poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0)) return status;
   std::fprintf(stderr, "lutra: cannot write the output%s%s\n", error == 0 ? "" : ": ",

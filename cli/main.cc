@@ -15,10 +15,13 @@ namespace {
 // A row a command.
 constexpr Command kCommands[] = {
     {"logits", "write the logits of a token sequence to a file", RunLogits},
+    {"inspect", "show what a GGUF file holds: metadata, tensors, sizes", RunInspect},
 };
 
 void PrintHelp(std::FILE* out) {
-  std::fprintf(out, "Lutra %s: runs GGUF language models on the CPU.\n\nUsage: lutra COMMAND [OPTIONS]\n\nCommands:\n",
+  std::fprintf(out,
+               "Lutra %s: runs GGUF language models on the CPU.\n\nUsage: lutra COMMAND "
+               "[OPTIONS]\n\nCommands:\n",
                LUTRA_VERSION);
   for (const Command& c : kCommands) std::fprintf(out, "  %-12s %s\n", c.name, c.summary);
   std::fprintf(out, "\n`lutra COMMAND --help` explains a command.\n");
@@ -51,7 +54,8 @@ int Main(int argc, char** argv) {
       return kExitFailure;
     }
   }
-  std::fprintf(stderr, "lutra: no command '%s'; `lutra --help` lists them\n", Printable(name).c_str());
+  std::fprintf(stderr, "lutra: no command '%s'; `lutra --help` lists them\n",
+               Printable(name).c_str());
   return kExitUsage;
 }
 
@@ -59,14 +63,21 @@ int Main(int argc, char** argv) {
 
 ExitStatus ExitStatusOf(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return kExitUsage;
-    case ErrorCode::kNotFound: return kExitNotFound;
+    case ErrorCode::kInvalidArgument:
+      return kExitUsage;
+    case ErrorCode::kNotFound:
+      return kExitNotFound;
     case ErrorCode::kCorrupt:
-    case ErrorCode::kUnsupported: return kExitBadInput;
-    case ErrorCode::kResourceExhausted: return kExitResources;
-    case ErrorCode::kCancelled: return kExitInterrupted;
-    case ErrorCode::kIo: return kExitIo;
-    case ErrorCode::kInternal: return kExitFailure;
+    case ErrorCode::kUnsupported:
+      return kExitBadInput;
+    case ErrorCode::kResourceExhausted:
+      return kExitResources;
+    case ErrorCode::kCancelled:
+      return kExitInterrupted;
+    case ErrorCode::kIo:
+      return kExitIo;
+    case ErrorCode::kInternal:
+      return kExitFailure;
   }
   return kExitFailure;
 }
@@ -74,6 +85,8 @@ ExitStatus ExitStatusOf(ErrorCode code) {
 }  // namespace lutra::cli
 
 int main(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_IGN);  // writing to a reader that left is an error to handle, not a death
+  // Writing to a reader that left, or past a file size limit, is an error to handle, not a death.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   return lutra::cli::Main(argc, argv);
 }
