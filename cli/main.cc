@@ -1,4 +1,3 @@
-#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -14,7 +13,9 @@ namespace lutra::cli {
 namespace {
 
 // A row a command.
-constexpr std::array<Command, 0> kCommands = {};
+constexpr Command kCommands[] = {
+    {"tokenize", "text to token ids and back", RunTokenize},
+};
 
 void PrintHelp(std::FILE* out) {
   std::fprintf(out, "Lutra %s: runs GGUF language models on the CPU.\n\nUsage: lutra COMMAND [OPTIONS]\n\nCommands:\n",
