@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/limits.h"
 #include "kernels/base/parallel.h"
 #include "models/decoder.h"
 #include "models/model.h"
@@ -25,8 +26,7 @@ struct EngineOptions {
 };
 
 inline constexpr uint32_t kDefaultContext = 8192;
-inline constexpr uint32_t kMaxContext = 1u << 24;     // positions stay exact in float rotary angles
-inline constexpr uint32_t kMaxBatchTokens = 16384;    // scratch grows with it
+
 
 // "f32", "f16" (and llama.cpp's "fp32", "fp16"). Throws Error(kInvalidArgument) listing them.
 KvType ParseKvType(const std::string& name);

@@ -7,6 +7,10 @@
 
 namespace lutra {
 
+// Context and batch. Positions stay exact in float rotary angles; scratch grows with the batch.
+inline constexpr uint32_t kMaxContext = 1u << 24;
+inline constexpr uint32_t kMaxBatchTokens = 16384;
+
 // Sampling. A window of a million tokens is longer than any context served; it costs 4 bytes a
 // token.
 inline constexpr int32_t kMaxPenaltyTokens = 1 << 20;
