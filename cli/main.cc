@@ -14,6 +14,8 @@ namespace {
 
 // A row a command.
 constexpr Command kCommands[] = {
+    {"chat", "talk with a model", RunChat},
+    {"run", "complete a text or answer one message", RunRun},
     {"inspect", "show what a GGUF file holds: metadata, tensors, sizes", RunInspect},
     {"tokenize", "text to token ids and back", RunTokenize},
     {"logits", "write the logits of a token sequence to a file", RunLogits},
