@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -14,15 +15,16 @@ namespace {
 
 constexpr const char* kDemoFile = "demo-stories-6m-IQ5_K.gguf";
 
-// Draws "loading  42 %" on one line of a terminal, at most a hundred times.
+// Draws "loading [####   ] 42 %" on one line of a terminal, at most a hundred times, once loading takes long enough to wonder.
 class LoadBar {
  public:
-  explicit LoadBar(bool on) : on_(on) {}
+  explicit LoadBar(bool on) : on_(on), start_(std::chrono::steady_clock::now()) {}
   ~LoadBar() {
     if (drawn_ >= 0) std::fprintf(stderr, "\r\033[K");
   }
   void Update(uint64_t done, uint64_t total) {
     if (!on_ || total == 0) return;
+    if (drawn_ < 0 && std::chrono::steady_clock::now() - start_ < std::chrono::milliseconds(300)) return;
     const int percent = static_cast<int>(static_cast<double>(done) * 100.0 / static_cast<double>(total));
     if (percent == drawn_) return;
     drawn_ = percent;
@@ -34,6 +36,7 @@ class LoadBar {
 
  private:
   bool on_;
+  std::chrono::steady_clock::time_point start_;
   int drawn_ = -1;
 };
 
