@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/base/check.h"
 #include "kernels/targets.h"
@@ -75,9 +76,16 @@ double CorrectionDim(const RopeParams& p, double turns) {
 }  // namespace
 
 void SinCos(double x, double* sin, double* cos) {
-  // x = k * pi/2 + r, |r| <= pi/4; pi/2 in three pieces of 33 bits, so that k * piece is exact for |k| < 2^20 (fdlibm's constants).
+  if (!(std::fabs(x) < 0x1p27)) {
+    *sin = *cos = std::numeric_limits<double>::quiet_NaN();
+    return;
+  }
+  // x = k * pi/2 + r, |r| <= pi/4; pi/2 in three pieces of 33 bits (fdlibm's constants). A product with the first piece is exact
+  // up to 20 bits, so k (27 bits) is taken in two parts; what the later pieces lose is below 1e-18.
   const double k = std::nearbyint(x * (2 / kPi));
-  double r = x - k * 1.57079632673412561417e+00;
+  const double k_high = std::nearbyint(k * 0x1p-13) * 0x1p13;
+  double r = x - k_high * 1.57079632673412561417e+00;
+  r = r - (k - k_high) * 1.57079632673412561417e+00;
   r = r - k * 6.07710050630396597660e-11;
   r = r - k * 2.02226624879595063154e-21;
   const double r2 = r * r;

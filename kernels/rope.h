@@ -32,7 +32,8 @@ class Rope {
 
   size_t n_pairs() const { return params_.n_rot / 2; }
   // cos and sin of position `pos` for each pair, magnitude included: [n_pairs] each. The angle is the float recurrence
-  // theta <- theta * base^(-2 / n_rot) from theta = pos; sin and cos are our own polynomials in double.
+  // theta <- theta * base^(-2 / n_rot) from theta = pos; sin and cos are our own polynomials in double (NaN for angles of 2^27
+  // and more).
   void Angles(int32_t pos, float* cos, float* sin) const;
   // Rotates one head in place: (a, b) -> (a cos - b sin, a sin + b cos).
   void Rotate(const float* cos, const float* sin, float* head) const;
@@ -43,7 +44,7 @@ class Rope {
   std::vector<float> ramp_;  // YaRN: 1 where a frequency is kept, 0 where it is interpolated
 };
 
-// sin and cos of x (|x| < 2^27) to about 1e-15; plain double arithmetic, the same bits everywhere.
+// sin and cos of x to within 1e-15 for |x| < 2^27, NaN beyond; plain double arithmetic, the same bits everywhere.
 void SinCos(double x, double* sin, double* cos);
 
 }  // namespace lutra

@@ -11,23 +11,15 @@
 #include "kernels/exact.h"
 #include "kernels/formats/all.h"
 #include "kernels/weights.h"
+#include "tests/kernels/simd_util.h"
 #include "tests/test_util.h"
 
 namespace lutra {
 namespace {
 
-// Runs body once for every SIMD choice of this CPU, then restores the best.
-template <class Body>
-void ForEachSimd(Body body) {
-  for (const std::string& name : AvailableSimd()) {
-    SetSimd(name);
-    INFO("simd ", name);
-    body();
-  }
-  SetSimd("auto");
-}
-
-bool SameBits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
+using testing::ForEachSimd;
+using testing::RandomFloats;
+using testing::SameBits;
 
 // Random rows of a type: any bytes, except that scales which are floats must be finite and of ordinary size.
 std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows, size_t n_cols, std::mt19937& rng,
@@ -53,13 +45,6 @@ std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows, size_
     }
   }
   return bytes;
-}
-
-std::vector<float> RandomFloats(size_t n, std::mt19937& rng) {
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
 }
 
 // Multiplies on `n_threads` threads and compares every element with the definition.
