@@ -76,17 +76,17 @@ void ReadRope(const KeyReader& keys, Hparams* h) {
   }
   rope.n_rot = n_rot;
   rope.freq_base = keys.Positive("rope.freq_base", 10000.0f);
+  if (rope.freq_base < 1) {  // angles would grow from pair to pair
+    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be at least 1", keys.Path(), keys.Key("rope.freq_base").c_str(),
+         static_cast<double>(rope.freq_base));
+  }
 
   const GgufFile& file = keys.file();
-  float factor = 0;
-  if (file.Find(keys.Key("rope.scaling.factor")) != nullptr) {
-    factor = file.GetF32(keys.Key("rope.scaling.factor")).value_or(0);
-  } else {
-    factor = file.GetF32(keys.Key("rope.scale_linear")).value_or(0);
-  }
-  if (!(factor >= 0) || !std::isfinite(factor)) {
-    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be 0 (no scaling) or a positive number", keys.Path(),
-         keys.Key("rope.scaling.factor").c_str(), static_cast<double>(factor));
+  const char* factor_key = file.Find(keys.Key("rope.scaling.factor")) != nullptr ? "rope.scaling.factor" : "rope.scale_linear";
+  const float factor = file.GetF32(keys.Key(factor_key)).value_or(0);
+  if (factor != 0 && !(factor >= 1 / kMaxRopeScale)) {
+    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be 0 (no scaling) or at least %g", keys.Path(),
+         keys.Key(factor_key).c_str(), static_cast<double>(factor), static_cast<double>(1 / kMaxRopeScale));
   }
   const std::string type(file.GetString(keys.Key("rope.scaling.type")).value_or("linear"));
   if (type != "none" && type != "linear" && type != "yarn") {
@@ -94,10 +94,6 @@ void ReadRope(const KeyReader& keys, Hparams* h) {
          keys.Key("rope.scaling.type").c_str(), Printable(type, 40).c_str());
   }
   if (type != "none" && factor > 0) rope.freq_scale = 1.0f / factor;
-  if (!std::isfinite(rope.freq_scale)) {
-    Fail(ErrorCode::kCorrupt, "%s: key %s is %g, too small", keys.Path(),
-         keys.Key("rope.scaling.factor").c_str(), static_cast<double>(factor));
-  }
   rope.n_ctx_orig = keys.U32("rope.scaling.original_context_length", 1, UINT32_MAX, h->n_ctx_train);
   rope.magnitude = keys.Positive("rope.scaling.attn_factor", 1.0f);
   if (type == "yarn" && factor > 0) {
@@ -141,10 +137,10 @@ Hparams ReadHparams(const GgufFile& file) {
 
   const ArchSpec::Experts experts = h.arch->experts;
   h.n_expert = keys.U32("expert_count", experts == ArchSpec::Experts::kAlways ? 1 : 0, kMaxExperts);
-  h.n_expert_used = keys.U32("expert_used_count", h.n_expert > 0 ? 1 : 0, h.n_expert);
   if (experts == ArchSpec::Experts::kNever && h.n_expert > 0) {
     keys.Bad("expert_count", h.n_expert, "this architecture has no experts");
   }
+  h.n_expert_used = keys.U32("expert_used_count", h.n_expert > 0 ? 1 : 0, h.n_expert);
 
   const bool dense = h.n_expert == 0;
   const auto n_ff = keys.PerLayer("feed_forward_length", h.n_layer, dense ? 1 : 0, kMaxWidth,

@@ -205,9 +205,10 @@ class ModelLoader {
     if (model_.hparams_.arch->rope_freqs && file_.FindTensor("rope_freqs.weight") != nullptr) {
       rope.freq_factors = Vector("rope_freqs.weight", rope.n_rot / 2);
       for (const float f : rope.freq_factors) {
-        if (!(f > 0) || !std::isfinite(f)) {
-          Fail(ErrorCode::kCorrupt, "%s: tensor rope_freqs.weight holds %g; its values must be positive",
-               file_.path().c_str(), static_cast<double>(f));
+        const float least = std::max(1.0f, rope.freq_scale) / kMaxRopeScale;
+        if (!(f >= least) || !std::isfinite(f)) {
+          Fail(ErrorCode::kCorrupt, "%s: tensor rope_freqs.weight holds %g; its values must be finite and at least %g",
+               file_.path().c_str(), static_cast<double>(f), static_cast<double>(least));
         }
       }
     }
