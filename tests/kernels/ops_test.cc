@@ -1,5 +1,5 @@
-// Norms, activation functions and half floats: near double arithmetic within bounds computed from the operation counts, exact
-// where they must be, and the same bits on every SIMD choice.
+// Norms, activation functions and half floats: near double arithmetic within bounds computed from
+// the operation counts, exact where they must be, and the same bits on every SIMD choice.
 #include "kernels/ops.h"
 
 #include <algorithm>
@@ -22,7 +22,8 @@ constexpr double kU = 0x1p-24;  // largest relative error of one float operation
 constexpr float kInf = std::numeric_limits<float>::infinity();
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 // Around every vector width, and model widths.
-constexpr size_t kSizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 63, 64, 80, 100, 255, 2048, 4099};
+constexpr size_t kSizes[] = {1,  2,  3,  4,  5,  7,  8,   9,   15,   16,  17,
+                             20, 31, 33, 63, 64, 80, 100, 255, 2048, 4099};
 
 // Roundings on the way of one term of a sum of n over 16 lanes.
 double SumRoundings(size_t n) { return static_cast<double>((n + 15) / 16 + 4); }
@@ -35,7 +36,8 @@ const std::vector<double>& HalfValues() {
     std::vector<double> v;
     for (int h = 0; h < 0x7C00; ++h) {
       const int exponent = h >> 10, mantissa = h & 1023;
-      v.push_back(exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25));
+      v.push_back(exponent == 0 ? std::ldexp(mantissa, -24)
+                                : std::ldexp(1024 + mantissa, exponent - 25));
     }
     return v;
   }();
@@ -133,13 +135,14 @@ TEST_CASE("AddScaled is the correctly rounded fused multiply-add, where the CPU 
   };
   // Ordinary numbers, any numbers and near-cancellation.
   for (int i = 0; i < 20000; ++i) {
-    const float a = static_cast<float>(rng() >> 8) * 0x1p-23f, b = static_cast<float>(rng() >> 8) * 0x1p-23f;
+    const float a = static_cast<float>(rng() >> 8) * 0x1p-23f,
+                b = static_cast<float>(rng() >> 8) * 0x1p-23f;
     scales.insert(scales.end(), {a, random_float(), a});
     ys.insert(ys.end(), {b, random_float(), b});
     xs.insert(xs.end(), {a - b, random_float(), -(a * b)});
   }
-  // Half a unit of x, less a bit so small that a double cannot hold it beside x: rounding first to double makes it a tie, which
-  // then goes to the even neighbour, right or wrong.
+  // Half a unit of x, less a bit so small that a double cannot hold it beside x: rounding first to
+  // double makes it a tie, which then goes to the even neighbour, right or wrong.
   for (int i = 0; i < 20000; ++i) {
     const float e = std::ldexp(1.0f, -18 - static_cast<int>(rng() % 6));
     scales.push_back(1.0f + e);
@@ -147,9 +150,30 @@ TEST_CASE("AddScaled is the correctly rounded fused multiply-add, where the CPU 
     const float x = 0x1p23f + static_cast<float>(rng() >> 9);     // a unit is 1
     xs.push_back(rng() % 2 ? x : -x);
   }
-  const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, kInf, -kInf, kNan, FromBits(1), FromBits(0x80000001), FromBits(0x007FFFFF),
-                           FromBits(0x00800000), FromBits(0x7F7FFFFF), FromBits(0xFF7FFFFF), 0x1p-75f, -0x1p-75f, 0x1p-126f,
-                           0x1p64f, 0x1.000002p63f, 0x1.fffffep-64f, 1.0f + 0x1p-23f, 1.0f - 0x1p-24f, 0x1p24f, 0x1p25f, 3.0f};
+  const float special[] = {0.0f,
+                           -0.0f,
+                           1.0f,
+                           -1.0f,
+                           kInf,
+                           -kInf,
+                           kNan,
+                           FromBits(1),
+                           FromBits(0x80000001),
+                           FromBits(0x007FFFFF),
+                           FromBits(0x00800000),
+                           FromBits(0x7F7FFFFF),
+                           FromBits(0xFF7FFFFF),
+                           0x1p-75f,
+                           -0x1p-75f,
+                           0x1p-126f,
+                           0x1p64f,
+                           0x1.000002p63f,
+                           0x1.fffffep-64f,
+                           1.0f + 0x1p-23f,
+                           1.0f - 0x1p-24f,
+                           0x1p24f,
+                           0x1p25f,
+                           3.0f};
   for (const float a : special) {
     for (const float b : special) {
       for (const float c : special) {
@@ -175,12 +199,15 @@ TEST_CASE("AddScaled is the correctly rounded fused multiply-add, where the CPU 
       const float expected = std::fma(scales[i], ys[i], xs[i]);
       for (size_t j = 0; j < n; ++j) {
         if (SameBitsOrNan(x[j], expected)) continue;
-        if (wrong++ == 0) FAIL_CHECK("fma(", scales[i], ", ", ys[i], ", ", xs[i], ") is ", expected, ", not ", x[j]);
+        if (wrong++ == 0)
+          FAIL_CHECK("fma(", scales[i], ", ", ys[i], ", ", xs[i], ") is ", expected, ", not ",
+                     x[j]);
       }
     }
     CHECK(wrong == 0);
     for (const size_t n : {size_t{16}, size_t{33}}) {
-      std::vector<float> x(xs.begin(), xs.begin() + static_cast<ptrdiff_t>(n)), y(ys.begin(), ys.begin() + static_cast<ptrdiff_t>(n));
+      std::vector<float> x(xs.begin(), xs.begin() + static_cast<ptrdiff_t>(n)),
+          y(ys.begin(), ys.begin() + static_cast<ptrdiff_t>(n));
       AddScaled(y.data(), 0.7f, n, x.data());
       for (size_t j = 0; j < n; ++j) CHECK(SameBitsOrNan(x[j], std::fma(0.7f, ys[j], xs[j])));
     }
@@ -191,7 +218,9 @@ TEST_CASE("SiluMul: near double over the whole range, the same bits everywhere")
   std::mt19937 rng(14);
   std::vector<float> gate = RandomFloats(3000, rng, 4.0f);
   for (float g = -120.0f; g < 120.0f; g += 0.37f) gate.push_back(g);
-  for (const float g : {0.0f, -0.0f, 86.9f, 87.1f, 88.1f, -86.9f, -87.1f, -88.1f, 1e30f, -1e30f, 1e-40f}) gate.push_back(g);
+  for (const float g :
+       {0.0f, -0.0f, 86.9f, 87.1f, 88.1f, -86.9f, -87.1f, -88.1f, 1e30f, -1e30f, 1e-40f})
+    gate.push_back(g);
   const auto up = RandomFloats(gate.size(), rng);
   const auto y = SameOnEverySimd([&] {
     std::vector<float> out(gate.size()), in_place = gate;
@@ -204,8 +233,10 @@ TEST_CASE("SiluMul: near double over the whole range, the same bits everywhere")
   for (size_t i = 0; i < gate.size(); ++i) {
     const double g = gate[i];
     const double exact = g / (1 + std::exp(-g)) * up[i];
-    // e^-g about two roundings, then three; below -87 the function is less than 2e-36 and need only be small.
-    const double bound = 8 * kU * std::fabs(exact) + (g < -86 ? std::fabs(g * up[i]) * 1e-37 : 0) + 1e-44;
+    // e^-g about two roundings, then three; below -87 the function is less than 2e-36 and need only
+    // be small.
+    const double bound =
+        8 * kU * std::fabs(exact) + (g < -86 ? std::fabs(g * up[i]) * 1e-37 : 0) + 1e-44;
     if (std::fabs(y[i] - exact) <= bound) continue;
     if (wrong++ == 0) FAIL_CHECK("SiLU(", gate[i], ") * ", up[i], " is ", exact, ", not ", y[i]);
   }
@@ -295,14 +326,17 @@ TEST_CASE("F16ToF32 is exact for all 65536 halves, at every place of a vector") 
   });
 }
 
-TEST_CASE("F32ToF16 rounds to nearest even: every half, every tie, their neighbours, random numbers") {
-  std::vector<float> x = {kInf, -kInf, 65504.0f, 65519.996f, 65520.0f, 65536.0f, 1e38f, FromBits(1), 0.0f, -0.0f, 0x1p-25f,
-                          0x1.000002p-25f, 0x1.fffffep-26f};
+TEST_CASE(
+    "F32ToF16 rounds to nearest even: every half, every tie, their neighbours, random numbers") {
+  std::vector<float> x = {kInf,     -kInf,           65504.0f,       65519.996f, 65520.0f,
+                          65536.0f, 1e38f,           FromBits(1),    0.0f,       -0.0f,
+                          0x1p-25f, 0x1.000002p-25f, 0x1.fffffep-26f};
   const std::vector<double>& values = HalfValues();
   for (size_t h = 0; h + 1 < values.size(); ++h) {
     for (const double v : {values[h], (values[h] + values[h + 1]) / 2}) {  // both are floats
       const float f = static_cast<float>(v);
-      for (const float g : {f, std::nextafterf(f, 1e9f), std::nextafterf(f, -1e9f)}) x.insert(x.end(), {g, -g});
+      for (const float g : {f, std::nextafterf(f, 1e9f), std::nextafterf(f, -1e9f)})
+        x.insert(x.end(), {g, -g});
     }
   }
   std::mt19937 rng(16);

@@ -24,10 +24,13 @@ double ExactAngle(const RopeParams& p, int32_t pos, size_t i) {
   if (!p.freq_factors.empty()) theta /= static_cast<double>(p.freq_factors[i]);
   const double scaled = theta * static_cast<double>(p.freq_scale);
   if (!p.yarn) return scaled;
-  const auto dim = [&](double turns) { return n_rot * std::log(p.n_ctx_orig / (turns * 2 * kPi)) / (2 * std::log(base)); };
+  const auto dim = [&](double turns) {
+    return n_rot * std::log(p.n_ctx_orig / (turns * 2 * kPi)) / (2 * std::log(base));
+  };
   const double low = std::max(0.0, std::floor(dim(32)));
   const double high = std::min(n_rot - 1, std::ceil(dim(1)));
-  const double keep = 1 - std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
+  const double keep =
+      1 - std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
   return scaled * (1 - keep) + theta * keep;
 }
 
@@ -60,7 +63,8 @@ std::vector<RopeParams> Variants() {
 
 TEST_CASE("Rope angles: near the formulas, within the recurrence's rounding") {
   for (const RopeParams& p : Variants()) {
-    INFO("n_rot ", p.n_rot, " yarn ", p.yarn, " scale ", p.freq_scale, " factors ", p.freq_factors.size());
+    INFO("n_rot ", p.n_rot, " yarn ", p.yarn, " scale ", p.freq_scale, " factors ",
+         p.freq_factors.size());
     const Rope rope(p);
     REQUIRE(rope.n_pairs() == p.n_rot / 2);
     std::vector<float> c(p.n_rot / 2), s(p.n_rot / 2);
@@ -70,8 +74,11 @@ TEST_CASE("Rope angles: near the formulas, within the recurrence's rounding") {
       for (size_t i = 0; i < c.size(); ++i) {
         const double angle = ExactAngle(p, pos, i);
         const double m = static_cast<double>(p.magnitude);
-        // Two roundings a step of the recurrence (its factor is rounded too), six after it; the ramp weighs both angles.
-        const double theta = pos * std::pow(static_cast<double>(p.freq_base), -2.0 * static_cast<double>(i) / static_cast<double>(p.n_rot));
+        // Two roundings a step of the recurrence (its factor is rounded too), six after it; the
+        // ramp weighs both angles.
+        const double theta =
+            pos * std::pow(static_cast<double>(p.freq_base),
+                           -2.0 * static_cast<double>(i) / static_cast<double>(p.n_rot));
         const double bound = m * (theta * (2.0 * static_cast<double>(i) + 6) * kU + 2 * kU);
         wrong += !(std::fabs(c[i] - m * std::cos(angle)) <= bound);
         wrong += !(std::fabs(s[i] - m * std::sin(angle)) <= bound);
@@ -81,7 +88,9 @@ TEST_CASE("Rope angles: near the formulas, within the recurrence's rounding") {
   }
 }
 
-TEST_CASE("Rope angles follow the float recurrence that models were measured with, at long positions too") {
+TEST_CASE(
+    "Rope angles follow the float recurrence that models were measured with, at long positions "
+    "too") {
   RopeParams p;
   p.n_rot = 128;
   const Rope rope(p);
@@ -100,7 +109,8 @@ TEST_CASE("Rope angles follow the float recurrence that models were measured wit
 TEST_CASE("Rope turns its pairs and nothing else, with the same bits everywhere") {
   std::mt19937 rng(22);
   for (const RopeParams& p : Variants()) {
-    for (const size_t extra : {size_t{0}, size_t{13}}) {  // partial rotation: the rest of the head stays
+    for (const size_t extra :
+         {size_t{0}, size_t{13}}) {  // partial rotation: the rest of the head stays
       INFO("n_rot ", p.n_rot, " kind ", static_cast<int>(p.kind), " extra ", extra);
       const Rope rope(p);
       const size_t n = p.n_rot / 2;
@@ -119,7 +129,8 @@ TEST_CASE("Rope turns its pairs and nothing else, with the same bits everywhere"
         const bool adjacent = p.kind == RopeKind::kAdjacent;
         const size_t at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + n;
         const double a = head[at_a], b = head[at_b], ci = c[i], si = s[i];
-        const double bound = 2 * kU * (std::fabs(a) + std::fabs(b)) * static_cast<double>(p.magnitude);
+        const double bound =
+            2 * kU * (std::fabs(a) + std::fabs(b)) * static_cast<double>(p.magnitude);
         wrong += !(std::fabs(y[at_a] - (a * ci - b * si)) <= bound);
         wrong += !(std::fabs(y[at_b] - (a * si + b * ci)) <= bound);
       }
@@ -141,7 +152,8 @@ TEST_CASE("Rope without rotating elements leaves heads alone") {
 
 TEST_CASE("SinCos: within 1e-15 of long double for |x| < 2^27") {
   std::mt19937_64 rng(23);
-  std::vector<double> xs = {0.0, -0.0, kPi / 4, kPi / 2, kPi, 3 * kPi / 2, 1e-300, 1e-8, 0x1p20, 0x1p24, 0x1p27 - 1, -0x1p26};
+  std::vector<double> xs = {0.0,    -0.0, kPi / 4, kPi / 2, kPi,        3 * kPi / 2,
+                            1e-300, 1e-8, 0x1p20,  0x1p24,  0x1p27 - 1, -0x1p26};
   for (int exponent = -30; exponent < 27; ++exponent) {
     for (int i = 0; i < 2000; ++i) {
       const double mantissa = 1 + static_cast<double>(rng() >> 12) * 0x1p-52;
@@ -155,7 +167,8 @@ TEST_CASE("SinCos: within 1e-15 of long double for |x| < 2^27") {
     double s, c;
     SinCos(x, &s, &c);
     const long double lx = x;
-    const double error = static_cast<double>(std::max(std::fabs(s - std::sin(lx)), std::fabs(c - std::cos(lx))));
+    const double error =
+        static_cast<double>(std::max(std::fabs(s - std::sin(lx)), std::fabs(c - std::cos(lx))));
     if (!(error <= worst)) worst = error, worst_x = x;
   }
   INFO("worst at ", worst_x);

@@ -1,5 +1,5 @@
-// The forward pass against the naive decoder, for every architecture and variant; and its bits against itself, however the work
-// is cut.
+// The forward pass against the naive decoder, for every architecture and variant; and its bits
+// against itself, however the work is cut.
 #include "models/decoder.h"
 
 #include <cstring>
@@ -50,7 +50,9 @@ std::vector<Named> Variants(const std::string& arch) {
   add("no grouping", [](TinySpec& s) { s.n_head = s.n_head_kv = 4; });
   add("heads larger than the model", [](TinySpec& s) { s.head_dim = s.head_dim_v = 32; });
   add("keys and values of different size", [](TinySpec& s) { s.head_dim = 24, s.head_dim_v = 40; });
-  add("odd widths", [](TinySpec& s) { s.n_embd = 60, s.n_head = 3, s.n_head_kv = 3, s.n_ff = 77, s.n_vocab = 37; });
+  add("odd widths", [](TinySpec& s) {
+    s.n_embd = 60, s.n_head = 3, s.n_head_kv = 3, s.n_ff = 77, s.n_vocab = 37;
+  });
   add("biases", [](TinySpec& s) { s.qkv_bias = s.o_bias = s.ffn_bias = s.output_bias = true; });
   add("no biases", [](TinySpec& s) { s.qkv_bias = false; });
   add("fused q, k, v", [](TinySpec& s) { s.fused_qkv = true; });
@@ -58,13 +60,15 @@ std::vector<Named> Variants(const std::string& arch) {
   add("linear scaling", [](TinySpec& s) { s.scaling = "linear"; });
   add("scaling none", [](TinySpec& s) { s.scaling = "none"; });
   add("YaRN", [](TinySpec& s) { s.scaling = "yarn", s.n_ctx_orig = 64; });
-  add("YaRN over the whole context", [](TinySpec& s) { s.scaling = "yarn", s.factor = 2.5f, s.freq_base = 500000.0f; });
+  add("YaRN over the whole context",
+      [](TinySpec& s) { s.scaling = "yarn", s.factor = 2.5f, s.freq_base = 500000.0f; });
   add("rope_freqs", [](TinySpec& s) { s.rope_freqs = true; });  // which only llama reads
   if (!FindArch(arch)->output_required) add("tied output", [](TinySpec& s) { s.tied = true; });
   if (!FindArch(arch)->rope_spans_head) add("partial rotation", [](TinySpec& s) { s.n_rot = 6; });
   if (arch == "llama") {
     add("experts", [](TinySpec& s) { s.n_expert = 4, s.n_used = 2; });
-    add("rope_freqs and YaRN", [](TinySpec& s) { s.rope_freqs = true, s.scaling = "yarn", s.n_ctx_orig = 64; });
+    add("rope_freqs and YaRN",
+        [](TinySpec& s) { s.rope_freqs = true, s.scaling = "yarn", s.n_ctx_orig = 64; });
   }
   if (plain.n_expert != 0) {
     add("one expert of many", [](TinySpec& s) { s.n_expert = 17, s.n_used = 1; });
@@ -109,9 +113,11 @@ TEST_CASE("Every architecture computes what the formulas say") {
 TEST_CASE("Heads and widths may differ from layer to layer") {
   TinySpec s = TinyArch("llama");
   testing::GgufBuilder b = BuildTiny(s);
-  // Layer 1 of a model with 8 query heads, 4 KV heads and another width takes the place of this one's.
+  // Layer 1 of a model with 8 query heads, 4 KV heads and another width takes the place of this
+  // one's.
   TinySpec other = s;
-  other.n_head = 8, other.n_head_kv = 4, other.n_ff = 128, other.head_dim = other.head_dim_v = 16, other.seed = 2;
+  other.n_head = 8, other.n_head_kv = 4, other.n_ff = 128, other.head_dim = other.head_dim_v = 16,
+  other.seed = 2;
   testing::GgufBuilder c = BuildTiny(other);
   for (auto& t : c.tensors) {
     if (t.name.starts_with("blk.1.")) *b.FindTensor(t.name) = t;
@@ -139,9 +145,12 @@ std::vector<Named> BitModels() {
   TinySpec dense = TinyArch("llama");
   dense.n_embd = 256, dense.n_ff = 256, dense.n_layer = 1, dense.n_head = 4, dense.n_vocab = 40;
   TinySpec moe = TinyArch("qwen2moe");
-  moe.n_embd = 64, moe.n_layer = 2, moe.n_ff_exp = 32, moe.n_ff_shexp = 64, moe.n_vocab = 40, moe.type = testing::kQ8_0Type;
+  moe.n_embd = 64, moe.n_layer = 2, moe.n_ff_exp = 32, moe.n_ff_shexp = 64, moe.n_vocab = 40,
+  moe.type = testing::kQ8_0Type;
   std::vector<Named> all;
-  for (const auto& [name, type] : {std::pair{"IQ4_K", testing::kIq4KType}, {"Q4_0", testing::kQ4_0Type}, {"F16", testing::kF16Type}}) {
+  for (const auto& [name, type] : {std::pair{"IQ4_K", testing::kIq4KType},
+                                   {"Q4_0", testing::kQ4_0Type},
+                                   {"F16", testing::kF16Type}}) {
     TinySpec s = dense;
     s.type = type;
     all.push_back({name, s});
@@ -173,18 +182,21 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
         int threads;
         size_t chunk;
       };
-      const std::vector<Way> all_ways = {{1, 1}, {1, 3}, {1, 7}, {1, 64}, {2, 1}, {2, 3}, {2, 7}, {2, 64}, {2, 300}, {3, 1}, {3, 3},
-                                         {3, 7}, {3, 64}, {3, 300}, {4, 1}, {4, 3}, {4, 7}, {4, 64}, {4, 300}};
+      const std::vector<Way> all_ways = {
+          {1, 1}, {1, 3}, {1, 7},  {1, 64},  {2, 1}, {2, 3}, {2, 7}, {2, 64}, {2, 300}, {3, 1},
+          {3, 3}, {3, 7}, {3, 64}, {3, 300}, {4, 1}, {4, 3}, {4, 7}, {4, 64}, {4, 300}};
       const std::vector<Way> some_ways = {{1, 300}, {1, 1}, {2, 7}, {3, 64}, {4, 3}};
       const auto check = [&](const std::vector<Way>& ways, size_t n) {
         for (const Way& w : ways) {
           INFO(w.threads, " threads, chunks of ", w.chunk);
           ModelRun run(bytes, w.threads, kv, w.chunk);
-          const std::vector<float> part(expected.begin(), expected.begin() + static_cast<ptrdiff_t>(n * m.spec.n_vocab));
+          const std::vector<float> part(
+              expected.begin(), expected.begin() + static_cast<ptrdiff_t>(n * m.spec.n_vocab));
           CheckSame(run.Logits(std::span(ids).first(n), w.chunk), part);
         }
       };
-      // The whole cross is walked over two pages with the best SIMD, a diagonal over three pages with every other.
+      // The whole cross is walked over two pages with the best SIMD, a diagonal over three pages
+      // with every other.
       if (kv == KvType::kF16) {
         check(all_ways, 140);
         ForEachSimd([&] { check(some_ways, 300); });
@@ -241,9 +253,11 @@ TEST_CASE("Only the tokens that want logits get rows, in their order") {
   const std::vector<float> all = run.Logits(ids);
   const Pages pages(run.decoder().kv_layout(), 16);
   std::vector<BatchToken> batch;
-  for (int32_t i = 0; i < 16; ++i) batch.push_back({ids[static_cast<size_t>(i)], i, pages.data(), i == 3 || i == 15});
+  for (int32_t i = 0; i < 16; ++i)
+    batch.push_back({ids[static_cast<size_t>(i)], i, pages.data(), i == 3 || i == 15});
   run.decoder().Forward(batch);
-  const std::vector<float> row3(all.begin() + 3 * 48, all.begin() + 4 * 48), row15(all.end() - 48, all.end());
+  const std::vector<float> row3(all.begin() + 3 * 48, all.begin() + 4 * 48),
+      row15(all.end() - 48, all.end());
   const auto a = run.decoder().logits(0), b = run.decoder().logits(1);
   CheckSame({a.begin(), a.end()}, row3);
   CheckSame({b.begin(), b.end()}, row15);
@@ -255,8 +269,10 @@ TEST_CASE("A batch that was not planned for, or a token outside the vocabulary, 
   ModelRun run(bytes, 1, KvType::kF32, 2);
   const Pages pages(run.decoder().kv_layout(), 3);
   const auto forward = [&](std::vector<BatchToken> batch) { run.decoder().Forward(batch); };
-  CHECK_THROWS_WITH_AS(forward({{-1, 0, pages.data(), true}}), doctest::Contains("token -1 is outside the vocabulary of 48"), Error);
-  CHECK_THROWS_WITH_AS(forward({{48, 0, pages.data(), true}}), doctest::Contains("token 48"), Error);
+  CHECK_THROWS_WITH_AS(forward({{-1, 0, pages.data(), true}}),
+                       doctest::Contains("token -1 is outside the vocabulary of 48"), Error);
+  CHECK_THROWS_WITH_AS(forward({{48, 0, pages.data(), true}}), doctest::Contains("token 48"),
+                       Error);
   const BatchToken t = {1, 0, pages.data(), false};
   CHECK_THROWS_WITH_AS(forward({t, t, t}), doctest::Contains("batch of 3 tokens"), Error);
   CHECK_NOTHROW(forward({}));

@@ -25,8 +25,8 @@ struct Golden {
 };
 
 // The sequence of every file of tiny-models/ (its README).
-const std::vector<int32_t> kTinyIds = {1,  20,  100, 259, 7,   261, 33, 45, 270, 60, 71, 280,
-                                       12, 200, 150, 90,  31,  2,   285, 64, 77, 18, 9,  240};
+const std::vector<int32_t> kTinyIds = {1,  20,  100, 259, 7,  261, 33,  45, 270, 60, 71, 280,
+                                       12, 200, 150, 90,  31, 2,   285, 64, 77,  18, 9,  240};
 
 Golden ReadTiny(const std::string& path) {
   const std::vector<uint8_t> bytes = ReadBytes(path);
@@ -65,9 +65,10 @@ struct TinyFile {
   const char* name;
 };
 constexpr TinyFile kTinyFiles[] = {
-    {"llama", "llama"},   {"llama", "llama-tied-factors"}, {"llama", "llama-linear-bias"}, {"llama", "llama-yarn"},
-    {"llama", "llama-moe"}, {"qwen2", "qwen2"},            {"qwen2", "qwen2-yarn"},        {"qwen2moe", "qwen2moe"},
-    {"qwen3", "qwen3"},   {"qwen3moe", "qwen3moe"},        {"smollm3", "smollm3"},
+    {"llama", "llama"},       {"llama", "llama-tied-factors"}, {"llama", "llama-linear-bias"},
+    {"llama", "llama-yarn"},  {"llama", "llama-moe"},          {"qwen2", "qwen2"},
+    {"qwen2", "qwen2-yarn"},  {"qwen2moe", "qwen2moe"},        {"qwen3", "qwen3"},
+    {"qwen3moe", "qwen3moe"}, {"smollm3", "smollm3"},
 };
 
 // A double-precision forward pass differs from the reference by 8e-6 of logits near 4.
@@ -111,21 +112,25 @@ TEST_CASE("F32 models of every architecture give the reference's logits") {
 
 TEST_CASE("F16 models give the reference's logits") {
   LUTRA_REQUIRE_SHARED(shared);
-  for (const char* name : {"tiny-llama", "tiny-llama3-rope", "tiny-llama-yarn", "tiny-qwen2", "tiny-qwen3"}) {
+  for (const char* name :
+       {"tiny-llama", "tiny-llama3-rope", "tiny-llama-yarn", "tiny-qwen2", "tiny-qwen3"}) {
     INFO(std::string(name));
     const Golden golden = ReadLogits(shared + "/golden/logits/" + name + ".bin");
-    const double difference = RelativeDifference(Compute(shared + "/models/" + name + ".gguf", golden.ids), golden.logits);
+    const double difference = RelativeDifference(
+        Compute(shared + "/models/" + name + ".gguf", golden.ids), golden.logits);
     INFO("difference ", difference);
     CHECK(difference < 1e-4);
   }
 }
 
-// The dense F16 files agree to 6e-7, the F32 file with experts to 5e-7, these only to 1.4e-3: the reference adds the products of
-// expert matrices in binary16 (it was measured on a CPU with AVX512-FP16, where 4 x 32 half accumulators and their tree round
-// every partial sum), which it does not for other products. Doing the same reproduces its logits at position 0 to 2e-7; later,
-// inputs that differ in the last bit round to another half and draw all of that rounding anew. The difference is spread evenly:
-// rms 5e-4 at position 0, 1.2e-3 over all, and no position stands out as one would where another expert is chosen. So it
-// measures the reference, not us; the bound is twice what its rounding makes.
+// The dense F16 files agree to 6e-7, the F32 file with experts to 5e-7, these only to 1.4e-3: the
+// reference adds the products of expert matrices in binary16 (it was measured on a CPU with
+// AVX512-FP16, where 4 x 32 half accumulators and their tree round every partial sum), which it
+// does not for other products. Doing the same reproduces its logits at position 0 to 2e-7; later,
+// inputs that differ in the last bit round to another half and draw all of that rounding anew. The
+// difference is spread evenly: rms 5e-4 at position 0, 1.2e-3 over all, and no position stands out
+// as one would where another expert is chosen. So it measures the reference, not us; the bound is
+// twice what its rounding makes.
 TEST_CASE("F16 models with experts give the reference's logits as far as the reference is exact") {
   LUTRA_REQUIRE_SHARED(shared);
   for (const char* name : {"tiny-mixtral", "tiny-qwen2moe", "tiny-qwen3moe"}) {
@@ -133,22 +138,29 @@ TEST_CASE("F16 models with experts give the reference's logits as far as the ref
     const Golden golden = ReadLogits(shared + "/golden/logits/" + name + ".bin");
     const std::vector<float> ours = Compute(shared + "/models/" + name + ".gguf", golden.ids);
     const double difference = RelativeDifference(ours, golden.logits);
-    MESSAGE(std::string(name), ": greatest ", Number(difference), ", rms ", Number(RmsDifference(ours, golden.logits)));
+    MESSAGE(std::string(name), ": greatest ", Number(difference), ", rms ",
+            Number(RmsDifference(ours, golden.logits)));
     CHECK(difference < 2.8e-3);
     const size_t n_vocab = golden.logits.size() / golden.ids.size();
     const std::vector<float> ours0(ours.begin(), ours.begin() + static_cast<ptrdiff_t>(n_vocab));
-    CHECK(RelativeDifference(ours0, std::vector<float>(golden.logits.begin(), golden.logits.begin() + static_cast<ptrdiff_t>(n_vocab))) < 1e-3);
+    CHECK(RelativeDifference(
+              ours0, std::vector<float>(golden.logits.begin(),
+                                        golden.logits.begin() + static_cast<ptrdiff_t>(n_vocab))) <
+          1e-3);
   }
 }
 
-// Ours must be at least as near to the model that the file describes as the reference is, within the 10 % by which two draws of
-// the same rounding noise differ. Not so Q4_K: there the reference quantizes activations by 32, we by 256 like every format with
-// integer block scales; so it may be as far as they are.
-TEST_CASE("Quantized models are at least as near to their dequantized weights as the reference is") {
+// Ours must be at least as near to the model that the file describes as the reference is, within
+// the 10 % by which two draws of the same rounding noise differ. Not so Q4_K: there the reference
+// quantizes activations by 32, we by 256 like every format with integer block scales; so it may be
+// as far as they are.
+TEST_CASE(
+    "Quantized models are at least as near to their dequantized weights as the reference is") {
   LUTRA_REQUIRE_SHARED(shared);
   std::string table;
-  for (const char* type : {"Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_K", "IQ3_K", "IQ4_K", "IQ5_K", "IQ6_K", "IQ2_KS",
-                           "IQ3_KS", "IQ4_KS", "IQ5_KS", "IQ4_KSS", "IQ2_KL"}) {
+  for (const char* type :
+       {"Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_K", "IQ3_K", "IQ4_K", "IQ5_K",
+        "IQ6_K", "IQ2_KS", "IQ3_KS", "IQ4_KS", "IQ5_KS", "IQ4_KSS", "IQ2_KL"}) {
     INFO(std::string(type));
     const std::string path = shared + "/models/tiny-llama-" + type + ".gguf";
     const Golden golden = ReadLogits(shared + "/golden/logits/tiny-llama-" + type + ".bin");
@@ -158,7 +170,8 @@ TEST_CASE("Quantized models are at least as near to their dequantized weights as
       if (value.type == GgufType::kString) b.Set(key, value.strings[0]);
       if (value.type == GgufType::kU32) b.Set(key, *file.GetU32(key));
       if (value.type == GgufType::kF32) b.Set(key, *file.GetF32(key));
-      if (key == "tokenizer.ggml.tokens") b.SetArray(key, std::vector<std::string>(value.strings.begin(), value.strings.end()));
+      if (key == "tokenizer.ggml.tokens")
+        b.SetArray(key, std::vector<std::string>(value.strings.begin(), value.strings.end()));
     }
     for (const GgufTensor& t : file.tensors()) {
       std::vector<float> values(t.n_weights());
@@ -169,15 +182,18 @@ TEST_CASE("Quantized models are at least as near to their dequantized weights as
       b.F32(t.name, t.dims, values);
     }
     const std::vector<uint8_t> f32 = b.Build();
-    const std::vector<float> exact = ModelRun(f32, 2, KvType::kF32, golden.ids.size()).Logits(golden.ids);
+    const std::vector<float> exact =
+        ModelRun(f32, 2, KvType::kF32, golden.ids.size()).Logits(golden.ids);
     const std::vector<float> ours = Compute(path, golden.ids);
-    const double our_rms = RmsDifference(ours, exact), golden_rms = RmsDifference(golden.logits, exact);
-    table += std::string("\n  ") + type + ": ours " + Number(our_rms) + ", reference " + Number(golden_rms) + ", between " +
-             Number(RmsDifference(ours, golden.logits));
+    const double our_rms = RmsDifference(ours, exact),
+                 golden_rms = RmsDifference(golden.logits, exact);
+    table += std::string("\n  ") + type + ": ours " + Number(our_rms) + ", reference " +
+             Number(golden_rms) + ", between " + Number(RmsDifference(ours, golden.logits));
     CHECK(our_rms <= (std::string(type) == "Q4_K" ? 1.5 : 1.1) * golden_rms);
     CHECK(golden_rms < 0.05);  // the same model at all: another one is 1.4 away
   }
-  MESSAGE("rms distance of the logits from the F32 forward pass over the dequantized weights:", table);
+  MESSAGE("rms distance of the logits from the F32 forward pass over the dequantized weights:",
+          table);
 }
 
 }  // namespace lutra

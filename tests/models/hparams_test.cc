@@ -1,5 +1,5 @@
-// Hyperparameters that are zero, huge, of another type or at odds with the tensors: an Error that names file and key, or a model
-// that runs. Hostile cases run under the sanitizers.
+// Hyperparameters that are zero, huge, of another type or at odds with the tensors: an Error that
+// names file and key, or a model that runs. Hostile cases run under the sanitizers.
 #include "models/hparams.h"
 
 #include <cstring>
@@ -26,14 +26,16 @@ constexpr const char* kName = "hostile.gguf";
 
 TinySpec Small(const std::string& arch) {
   TinySpec s = TinyArch(arch);
-  s.n_embd = 16, s.n_layer = 2, s.n_head = 4, s.n_head_kv = 2, s.head_dim = s.head_dim_v = 4, s.n_rot = 4;
+  s.n_embd = 16, s.n_layer = 2, s.n_head = 4, s.n_head_kv = 2, s.head_dim = s.head_dim_v = 4,
+  s.n_rot = 4;
   s.n_ff = 24, s.n_vocab = 6, s.scaling = "yarn", s.n_ctx_orig = 64;
   if (s.n_expert != 0) s.n_expert = 3, s.n_used = 2, s.n_ff_exp = 8;
   if (s.n_ff_shexp != 0) s.n_ff_shexp = 12;
   return s;
 }
 
-// Loads the file and runs two tokens. The Error's message, or nullopt if all went well. Memory must stay in proportion.
+// Loads the file and runs two tokens. The Error's message, or nullopt if all went well. Memory must
+// stay in proportion.
 std::optional<std::string> Try(GgufBuilder& b) {
   const std::vector<uint8_t> bytes = b.Build();
   const AllocWatch watch;
@@ -50,7 +52,8 @@ std::optional<std::string> Try(GgufBuilder& b) {
     CHECK(decoder.logits(0).size() == model->hparams().n_vocab);
   } catch (const Error& e) {
     message = e.what();
-    CHECK((e.code() == ErrorCode::kCorrupt || e.code() == ErrorCode::kUnsupported || e.code() == ErrorCode::kResourceExhausted));
+    CHECK((e.code() == ErrorCode::kCorrupt || e.code() == ErrorCode::kUnsupported ||
+           e.code() == ErrorCode::kResourceExhausted));
   }
   CHECK(watch.peak_bytes() < (size_t{16} << 20) + 8 * bytes.size());
   if (message) {
@@ -60,13 +63,15 @@ std::optional<std::string> Try(GgufBuilder& b) {
   return message;
 }
 
-// An Error must name the key, the one that was derived from it, or the tensor whose shape contradicts it.
+// An Error must name the key, the one that was derived from it, or the tensor whose shape
+// contradicts it.
 void CheckOutcome(GgufBuilder& b, const std::string& key) {
   const auto message = Try(b);
   if (!message) return;
   bool names = false;
-  for (const std::string& text : {key, std::string("key "), std::string("tensor "), std::string("architecture "),
-                                  std::string("tokenizer.ggml.tokens")}) {
+  for (const std::string& text :
+       {key, std::string("key "), std::string("tensor "), std::string("architecture "),
+        std::string("tokenizer.ggml.tokens")}) {
     names = names || message->find(text) != std::string::npos;
   }
   CHECK_MESSAGE(names, *message);
@@ -75,14 +80,28 @@ void CheckOutcome(GgufBuilder& b, const std::string& key) {
 void CheckRefused(GgufBuilder& b, const std::vector<std::string>& texts) {
   const auto message = Try(b);
   REQUIRE_MESSAGE(message.has_value(), "accepted; should name " << texts[0]);
-  for (const std::string& text : texts) CHECK_MESSAGE(message->find(text) != std::string::npos, *message << " -- does not name " << text);
+  for (const std::string& text : texts)
+    CHECK_MESSAGE(message->find(text) != std::string::npos,
+                  *message << " -- does not name " << text);
 }
 
-constexpr const char* kIntKeys[] = {
-    "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count", "attention.head_count_kv",
-    "attention.key_length", "attention.value_length", "expert_count", "expert_used_count", "expert_feed_forward_length",
-    "expert_shared_feed_forward_length", "rope.dimension_count", "rope.scaling.original_context_length", "vocab_size"};
-constexpr const char* kFloatKeys[] = {"attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor", "rope.scale_linear",
+constexpr const char* kIntKeys[] = {"context_length",
+                                    "embedding_length",
+                                    "block_count",
+                                    "feed_forward_length",
+                                    "attention.head_count",
+                                    "attention.head_count_kv",
+                                    "attention.key_length",
+                                    "attention.value_length",
+                                    "expert_count",
+                                    "expert_used_count",
+                                    "expert_feed_forward_length",
+                                    "expert_shared_feed_forward_length",
+                                    "rope.dimension_count",
+                                    "rope.scaling.original_context_length",
+                                    "vocab_size"};
+constexpr const char* kFloatKeys[] = {"attention.layer_norm_rms_epsilon", "rope.freq_base",
+                                      "rope.scaling.factor", "rope.scale_linear",
                                       "rope.scaling.attn_factor"};
 constexpr const char* kStringKeys[] = {"rope.scaling.type"};
 
@@ -96,13 +115,20 @@ void SetTyped(GgufBuilder& b, const std::string& key, uint32_t type, bool array,
     }
   };
   switch (type) {
-    case 0: return set(uint8_t{2});
-    case 1: return set(int8_t{2});
-    case 2: return set(uint16_t{2});
-    case 3: return set(int16_t{2});
-    case 4: return set(uint32_t{2});
-    case 5: return set(int32_t{2});
-    case 6: return set(2.0f);
+    case 0:
+      return set(uint8_t{2});
+    case 1:
+      return set(int8_t{2});
+    case 2:
+      return set(uint16_t{2});
+    case 3:
+      return set(int16_t{2});
+    case 4:
+      return set(uint32_t{2});
+    case 5:
+      return set(int32_t{2});
+    case 6:
+      return set(2.0f);
     case 7:
       if (array) {
         b.SetRaw(key, 9, {7, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1});
@@ -124,9 +150,12 @@ void SetTyped(GgufBuilder& b, const std::string& key, uint32_t type, bool array,
         b.SetArray<uint32_t>(key, {});
       }
       return;
-    case 10: return set(uint64_t{2});
-    case 11: return set(int64_t{2});
-    default: return set(2.0);
+    case 10:
+      return set(uint64_t{2});
+    case 11:
+      return set(int64_t{2});
+    default:
+      return set(2.0);
   }
 }
 
@@ -162,7 +191,8 @@ TEST_CASE("Every integer key at its limits: an Error naming it, or a model that 
 }
 
 TEST_CASE("Every float key at its limits: an Error naming it, or a model that runs") {
-  const double values[] = {0.0, -0.0, -1.0, std::nan(""), HUGE_VAL, -HUGE_VAL, 1e-45, -1e-45, 1e-38, 1e-20, 0.1, 1.0, 1e38, 3.4e38};
+  const double values[] = {0.0,    -0.0,  -1.0,  std::nan(""), HUGE_VAL, -HUGE_VAL, 1e-45,
+                           -1e-45, 1e-38, 1e-20, 0.1,          1.0,      1e38,      3.4e38};
   for (const char* arch : {"llama", "qwen2moe"}) {
     for (const char* key : kFloatKeys) {
       for (const char* scaling : {"linear", "yarn", "none"}) {
@@ -180,7 +210,8 @@ TEST_CASE("Every float key at its limits: an Error naming it, or a model that ru
         }
       }
       GgufBuilder b = BuildTiny(Small(arch));
-      if (key == std::string("rope.scale_linear")) b.Remove(std::string(arch) + ".rope.scaling.factor");
+      if (key == std::string("rope.scale_linear"))
+        b.Remove(std::string(arch) + ".rope.scaling.factor");
       b.Set(std::string(arch) + "." + key, 1e300);  // no float
       CheckRefused(b, {key});
     }
@@ -210,8 +241,9 @@ TEST_CASE("Every key with every type, scalar and array: an Error naming it, or a
 }
 
 TEST_CASE("Keys that are missing are named") {
-  for (const char* key : {"context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
-                          "attention.layer_norm_rms_epsilon"}) {
+  for (const char* key :
+       {"context_length", "embedding_length", "block_count", "feed_forward_length",
+        "attention.head_count", "attention.layer_norm_rms_epsilon"}) {
     GgufBuilder b = BuildTiny(Small("llama"));
     b.Remove(std::string("llama.") + key);
     CheckRefused(b, {std::string("llama.") + key, "missing"});
@@ -228,7 +260,8 @@ TEST_CASE("Keys that are missing are named") {
 }
 
 TEST_CASE("Values that contradict each other are refused by key and value") {
-  const auto refuse = [](const std::string& arch, const std::string& key, auto value, const std::vector<std::string>& texts) {
+  const auto refuse = [](const std::string& arch, const std::string& key, auto value,
+                         const std::vector<std::string>& texts) {
     GgufBuilder b = BuildTiny(Small(arch));
     b.Set(arch + "." + key, value);
     std::vector<std::string> all = {arch + "." + key};
@@ -278,9 +311,12 @@ TEST_CASE("Angles stay in the range that sin and cos are computed in") {
 }
 
 TEST_CASE("Arrays of one value a layer must have as many as there are layers") {
-  for (const char* key : {"attention.head_count", "attention.head_count_kv", "feed_forward_length"}) {
+  for (const char* key :
+       {"attention.head_count", "attention.head_count_kv", "feed_forward_length"}) {
     const std::string full = std::string("llama.") + key;
-    const uint32_t good = key == std::string("feed_forward_length") ? 24 : key == std::string("attention.head_count") ? 4 : 2;
+    const uint32_t good = key == std::string("feed_forward_length")    ? 24
+                          : key == std::string("attention.head_count") ? 4
+                                                                       : 2;
     for (size_t n = 0; n < 5; ++n) {
       GgufBuilder b = BuildTiny(Small("llama"));
       b.SetArray<uint32_t>(full, std::vector<uint32_t>(n, good));
@@ -302,7 +338,8 @@ TEST_CASE("Tensors: missing, of another shape or type, twice") {
     for (size_t i = 0; i < good.tensors.size(); ++i) {
       const std::string name = good.tensors[i].name;
       INFO(arch, " ", name);
-      const bool optional = name.ends_with(".bias") || (name == "output.weight" && arch != std::string("qwen2moe"));
+      const bool optional =
+          name.ends_with(".bias") || (name == "output.weight" && arch != std::string("qwen2moe"));
       {
         GgufBuilder b = good;
         b.tensors.erase(b.tensors.begin() + static_cast<ptrdiff_t>(i));
@@ -362,7 +399,9 @@ TEST_CASE("The vocabulary must have as many tokens as the embedding has rows") {
   CHECK_FALSE(Try(b).has_value());
 }
 
-TEST_CASE("Weights and constants of any value run: infinities and NaN come out as numbers, not as crashes") {
+TEST_CASE(
+    "Weights and constants of any value run: infinities and NaN come out as numbers, not as "
+    "crashes") {
   for (const char* arch : {"llama", "qwen2moe", "qwen3moe"}) {
     for (const float v : {0.0f, HUGE_VALF, -HUGE_VALF, std::nanf(""), 3e38f, 1e-45f}) {
       GgufBuilder b = BuildTiny(Small(arch));
@@ -377,7 +416,24 @@ TEST_CASE("Weights and constants of any value run: infinities and NaN come out a
 TEST_CASE("5000 mutants of small models load and run, or are refused") {
   std::mt19937 rng(77);
   const auto pick = [&](size_t n) { return static_cast<size_t>(rng() % n); };
-  const uint64_t numbers[] = {0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 255, 256, 65536, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 32, UINT64_MAX};
+  const uint64_t numbers[] = {0,
+                              1,
+                              2,
+                              3,
+                              4,
+                              5,
+                              7,
+                              8,
+                              12,
+                              16,
+                              24,
+                              255,
+                              256,
+                              65536,
+                              0x7FFFFFFF,
+                              0xFFFFFFFF,
+                              uint64_t{1} << 32,
+                              UINT64_MAX};
   const auto& archs = AllArchs();
   size_t ran = 0;
   for (int i = 0; i < 5000; ++i) {
@@ -387,19 +443,42 @@ TEST_CASE("5000 mutants of small models load and run, or are refused") {
       auto& entry = b.entries[pick(b.entries.size())];
       auto& tensor = b.tensors[pick(b.tensors.size())];
       switch (pick(12)) {
-        case 0: b.Set(entry.key, static_cast<uint32_t>(numbers[pick(std::size(numbers))])); break;
-        case 1: b.Set(entry.key, numbers[pick(std::size(numbers))]); break;
-        case 2: b.Set(entry.key, std::bit_cast<float>(static_cast<uint32_t>(rng()))); break;
-        case 3: entry.value[pick(entry.value.size())] ^= static_cast<uint8_t>(1u << pick(8)); break;
-        case 4: entry.type_id = static_cast<uint32_t>(pick(14)); break;
-        case 5: entry.key[pick(entry.key.size())] ^= 1; break;
-        case 6: b.Remove(std::string(entry.key)); break;
-        case 7: tensor.dims[pick(tensor.dims.size())] = numbers[pick(std::size(numbers))]; break;
-        case 8: tensor.type_id = AllTensorTypes()[pick(AllTensorTypes().size())].id; break;
-        case 9: tensor.name = b.tensors[pick(b.tensors.size())].name; break;
-        case 10: std::swap(tensor.dims, b.tensors[pick(b.tensors.size())].dims); break;
+        case 0:
+          b.Set(entry.key, static_cast<uint32_t>(numbers[pick(std::size(numbers))]));
+          break;
+        case 1:
+          b.Set(entry.key, numbers[pick(std::size(numbers))]);
+          break;
+        case 2:
+          b.Set(entry.key, std::bit_cast<float>(static_cast<uint32_t>(rng())));
+          break;
+        case 3:
+          entry.value[pick(entry.value.size())] ^= static_cast<uint8_t>(1u << pick(8));
+          break;
+        case 4:
+          entry.type_id = static_cast<uint32_t>(pick(14));
+          break;
+        case 5:
+          entry.key[pick(entry.key.size())] ^= 1;
+          break;
+        case 6:
+          b.Remove(std::string(entry.key));
+          break;
+        case 7:
+          tensor.dims[pick(tensor.dims.size())] = numbers[pick(std::size(numbers))];
+          break;
+        case 8:
+          tensor.type_id = AllTensorTypes()[pick(AllTensorTypes().size())].id;
+          break;
+        case 9:
+          tensor.name = b.tensors[pick(b.tensors.size())].name;
+          break;
+        case 10:
+          std::swap(tensor.dims, b.tensors[pick(b.tensors.size())].dims);
+          break;
         default:  // the weights themselves
-          for (int k = 0; k < 40; ++k) tensor.bytes[pick(tensor.bytes.size())] = static_cast<uint8_t>(rng());
+          for (int k = 0; k < 40; ++k)
+            tensor.bytes[pick(tensor.bytes.size())] = static_cast<uint8_t>(rng());
       }
       if (b.entries.empty()) break;
     }

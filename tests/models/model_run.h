@@ -46,7 +46,8 @@ class ModelRun {
   Decoder& decoder() { return *decoder_; }
   size_t n_vocab() const { return model_->hparams().n_vocab; }
 
-  // [ids.size(), n_vocab]: the logits after each prefix of a sequence that is fed in parts of `chunk` tokens.
+  // [ids.size(), n_vocab]: the logits after each prefix of a sequence that is fed in parts of
+  // `chunk` tokens.
   std::vector<float> Logits(std::span<const int32_t> ids, size_t chunk) {
     const Pages pages(decoder_->kv_layout(), ids.size());
     std::vector<float> out;
@@ -64,7 +65,9 @@ class ModelRun {
     }
     return out;
   }
-  std::vector<float> Logits(std::span<const int32_t> ids) { return Logits(ids, decoder_->max_tokens()); }
+  std::vector<float> Logits(std::span<const int32_t> ids) {
+    return Logits(ids, decoder_->max_tokens());
+  }
 
  private:
   ThreadPool pool_;

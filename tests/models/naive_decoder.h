@@ -1,8 +1,10 @@
-// The forward pass of six architectures as the formulas say, in double, one token at a time, nothing shared with models/ but the
-// bytes of the file. Slow and plain: what the decoder is judged by.
+// The forward pass of six architectures as the formulas say, in double, one token at a time,
+// nothing shared with models/ but the bytes of the file. Slow and plain: what the decoder is judged
+// by.
 //
-// Sources: RMSNorm, Zhang and Sennrich 2019; rotary embedding, Su et al. 2021; YaRN, Peng et al. 2023; SwiGLU, Shazeer 2020;
-// grouped queries, Ainslie et al. 2023; experts, Jiang et al. 2024, Yang et al. 2024 and 2025; keys and names, GGUF specification.
+// Sources: RMSNorm, Zhang and Sennrich 2019; rotary embedding, Su et al. 2021; YaRN, Peng et al.
+// 2023; SwiGLU, Shazeer 2020; grouped queries, Ainslie et al. 2023; experts, Jiang et al. 2024,
+// Yang et al. 2024 and 2025; keys and names, GGUF specification.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +22,8 @@ class NaiveDecoder {
  public:
   using Vec = std::vector<double>;
 
-  explicit NaiveDecoder(const GgufFile& file) : file_(file), arch_(*file.GetString("general.architecture")) {
+  explicit NaiveDecoder(const GgufFile& file)
+      : file_(file), arch_(*file.GetString("general.architecture")) {
     n_embd_ = Int("embedding_length");
     n_layer_ = Int("block_count");
     eps_ = Float("attention.layer_norm_rms_epsilon", 0);
@@ -36,7 +39,8 @@ class NaiveDecoder {
     const double factor = Float("rope.scaling.factor", Float("rope.scale_linear", 0));
     if (scaling != "none" && factor > 0) s_ = factor;
     yarn_ = scaling == "yarn" && factor > 0;
-    n_orig_ = static_cast<double>(Int("rope.scaling.original_context_length", Int("context_length")));
+    n_orig_ =
+        static_cast<double>(Int("rope.scaling.original_context_length", Int("context_length")));
     magnitude_ = Float("rope.scaling.attn_factor", 1);
     if (yarn_ && s_ > 1) magnitude_ *= 0.1 * std::log(s_) + 1;
     k_cache_.resize(n_layer_);
@@ -56,7 +60,8 @@ class NaiveDecoder {
     }
     ++pos_;
     const bool tied = file_.FindTensor("output.weight") == nullptr;
-    return Product(tied ? "token_embd.weight" : "output.weight", Norm(x, "output_norm.weight"), "output.bias");
+    return Product(tied ? "token_embd.weight" : "output.weight", Norm(x, "output_norm.weight"),
+                   "output.bias");
   }
 
  private:
@@ -81,18 +86,21 @@ class NaiveDecoder {
       const GgufTensor& t = *file_.FindTensor(name);
       std::vector<float> row(t.dims[0]);
       for (uint64_t r = 0; r < t.n_weights() / t.dims[0]; ++r) {
-        FindDequantizer(t.type->id)(t.data + r * RowBytes(*t.type, t.dims[0]), row.size(), row.data());
+        FindDequantizer(t.type->id)(t.data + r * RowBytes(*t.type, t.dims[0]), row.size(),
+                                    row.data());
         w.insert(w.end(), row.begin(), row.end());
       }
     }
     return w;
   }
   static Vec Row(const Vec& w, size_t row, size_t n) {
-    return Vec(w.begin() + static_cast<ptrdiff_t>(row * n), w.begin() + static_cast<ptrdiff_t>((row + 1) * n));
+    return Vec(w.begin() + static_cast<ptrdiff_t>(row * n),
+               w.begin() + static_cast<ptrdiff_t>((row + 1) * n));
   }
 
   // Rows [first, first + n) of w times x; all rows if n is 0.
-  Vec Product(const std::string& name, const Vec& x, const std::string& bias = "", size_t first = 0, size_t n = 0) {
+  Vec Product(const std::string& name, const Vec& x, const std::string& bias = "", size_t first = 0,
+              size_t n = 0) {
     const Vec& w = Get(name);
     if (n == 0) n = w.size() / x.size();
     Vec y(n);
@@ -126,13 +134,15 @@ class NaiveDecoder {
     const auto turns_dim = [&](double turns) {
       return n_rot * std::log(n_orig_ / (turns * 2 * kPi)) / (2 * std::log(base_));
     };
-    const double low = std::max(0.0, std::floor(turns_dim(32))), high = std::min(n_rot - 1, std::ceil(turns_dim(1)));
+    const double low = std::max(0.0, std::floor(turns_dim(32))),
+                 high = std::min(n_rot - 1, std::ceil(turns_dim(1)));
     for (size_t i = 0; i < n_rot_ / 2; ++i) {
       double theta = pos_ * std::pow(base_, -2.0 * static_cast<double>(i) / n_rot);
       if (factors) theta /= Get("rope_freqs.weight")[i];
       double angle = theta / s_;
       if (yarn_) {
-        const double r = 1 - std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
+        const double r =
+            1 - std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
         angle = angle * (1 - r) + theta * r;
       }
       double& a = head[adjacent ? 2 * i : i];
@@ -175,20 +185,23 @@ class NaiveDecoder {
       Vec s(n_pos);
       double max = -HUGE_VAL, sum = 0;
       for (size_t j = 0; j < n_pos; ++j) {
-        for (size_t d = 0; d < dk_; ++d) s[j] += q[head * dk_ + d] * k_cache_[layer][j][g * dk_ + d];
+        for (size_t d = 0; d < dk_; ++d)
+          s[j] += q[head * dk_ + d] * k_cache_[layer][j][g * dk_ + d];
         s[j] /= std::sqrt(static_cast<double>(dk_));
         max = std::max(max, s[j]);
       }
       for (double& e : s) sum += e = std::exp(e - max);
       for (size_t j = 0; j < n_pos; ++j) {
-        for (size_t d = 0; d < dv_; ++d) out[head * dv_ + d] += s[j] / sum * v_cache_[layer][j][g * dv_ + d];
+        for (size_t d = 0; d < dv_; ++d)
+          out[head * dv_ + d] += s[j] / sum * v_cache_[layer][j][g * dv_ + d];
       }
     }
     return Product(p + "attn_output.weight", out, p + "attn_output.bias");
   }
 
   static void SiluMul(Vec* gate, const Vec& up) {
-    for (size_t i = 0; i < up.size(); ++i) (*gate)[i] = (*gate)[i] / (1 + std::exp(-(*gate)[i])) * up[i];
+    for (size_t i = 0; i < up.size(); ++i)
+      (*gate)[i] = (*gate)[i] / (1 + std::exp(-(*gate)[i])) * up[i];
   }
   Vec Ffn(const Vec& h, const std::string& p, const std::string& suffix) {
     Vec gate = Product(p + "ffn_gate" + suffix + ".weight", h, p + "ffn_gate" + suffix + ".bias");
@@ -203,7 +216,8 @@ class NaiveDecoder {
     for (double& e : prob) total += e = std::exp(e - max);
     std::vector<size_t> order(n_expert_);
     for (size_t e = 0; e < n_expert_; ++e) prob[e] /= total, order[e] = e;
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return prob[a] > prob[b]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return prob[a] > prob[b]; });
     order.resize(n_used_);
     double chosen = 0;
     for (const size_t e : order) chosen += prob[e];

@@ -18,11 +18,13 @@ inline constexpr uint32_t kF32Type = 0, kF16Type = 1, kQ4_0Type = 2, kQ8_0Type =
 
 struct TinySpec {
   std::string arch = "llama";
-  uint32_t n_embd = 64, n_layer = 2, n_head = 4, n_head_kv = 2, n_ff = 96, n_vocab = 48, n_ctx = 512;
+  uint32_t n_embd = 64, n_layer = 2, n_head = 4, n_head_kv = 2, n_ff = 96, n_vocab = 48,
+           n_ctx = 512;
   uint32_t head_dim = 0, head_dim_v = 0;  // keys attention.key_length and value_length; 0: left out
   uint32_t n_rot = 0;                     // key rope.dimension_count; 0: left out
   uint32_t n_expert = 0, n_used = 0, n_ff_exp = 0, n_ff_shexp = 0;
-  bool tied = false, fused_qkv = false, qkv_bias = false, o_bias = false, ffn_bias = false, output_bias = false;
+  bool tied = false, fused_qkv = false, qkv_bias = false, o_bias = false, ffn_bias = false,
+       output_bias = false;
   bool rope_freqs = false;
   std::string scaling;  // "", "linear", "yarn"
   float factor = 4.0f, freq_base = 10000.0f;
@@ -46,8 +48,10 @@ inline TinySpec TinyArch(const std::string& arch) {
   return s;
 }
 
-// n_rows random rows of a type with values of the given size. Quantized types: any bytes behind a chosen f16 scale.
-inline std::vector<uint8_t> RandomRows(uint32_t type_id, size_t n_rows, size_t n_cols, float size, std::mt19937& rng) {
+// n_rows random rows of a type with values of the given size. Quantized types: any bytes behind a
+// chosen f16 scale.
+inline std::vector<uint8_t> RandomRows(uint32_t type_id, size_t n_rows, size_t n_cols, float size,
+                                       std::mt19937& rng) {
   const TensorTypeInfo& type = *FindTensorType(type_id);
   const size_t n = n_rows * n_cols;
   std::vector<uint8_t> bytes(n_rows * RowBytes(type, n_cols));
@@ -80,7 +84,9 @@ inline GgufBuilder BuildTiny(const TinySpec& s) {
   GgufBuilder b;
   const std::string a = s.arch + ".";
   b.Set("general.architecture", s.arch);
-  b.Set(a + "context_length", s.n_ctx).Set(a + "embedding_length", s.n_embd).Set(a + "block_count", s.n_layer);
+  b.Set(a + "context_length", s.n_ctx)
+      .Set(a + "embedding_length", s.n_embd)
+      .Set(a + "block_count", s.n_layer);
   b.Set(a + "feed_forward_length", s.n_ff);
   b.Set(a + "attention.head_count", s.n_head).Set(a + "attention.head_count_kv", s.n_head_kv);
   b.Set(a + "attention.layer_norm_rms_epsilon", 1e-5f).Set(a + "rope.freq_base", s.freq_base);
@@ -100,7 +106,8 @@ inline GgufBuilder BuildTiny(const TinySpec& s) {
 
   const uint64_t e = s.n_embd, dk = s.head_dim != 0 ? s.head_dim : s.n_embd / s.n_head;
   const uint64_t dv = s.head_dim_v != 0 ? s.head_dim_v : s.n_embd / s.n_head;
-  const auto matrix = [&](const std::string& name, uint64_t cols, uint64_t rows, uint64_t slices = 1) {
+  const auto matrix = [&](const std::string& name, uint64_t cols, uint64_t rows,
+                          uint64_t slices = 1) {
     const float size = 1.2f / std::sqrt(static_cast<float>(cols));
     std::vector<uint64_t> dims = {cols, rows};
     if (slices > 1) dims.push_back(slices);
@@ -115,10 +122,12 @@ inline GgufBuilder BuildTiny(const TinySpec& s) {
   const auto bias = [&](bool has, const std::string& name, uint64_t n) {
     if (has) floats(name, n, 0.0f, 0.3f);
   };
-  b.Tensor("token_embd.weight", {e, s.n_vocab}, s.type, RandomRows(s.type, s.n_vocab, e, 1.0f, rng));
+  b.Tensor("token_embd.weight", {e, s.n_vocab}, s.type,
+           RandomRows(s.type, s.n_vocab, e, 1.0f, rng));
   if (s.rope_freqs) {
     std::vector<float> factors(dk / 2);
-    for (size_t i = 0; i < factors.size(); ++i) factors[i] = 1.0f + 7.0f * static_cast<float>(i) / static_cast<float>(factors.size());
+    for (size_t i = 0; i < factors.size(); ++i)
+      factors[i] = 1.0f + 7.0f * static_cast<float>(i) / static_cast<float>(factors.size());
     b.F32("rope_freqs.weight", {factors.size()}, factors);
   }
   for (uint32_t i = 0; i < s.n_layer; ++i) {
@@ -156,7 +165,8 @@ inline GgufBuilder BuildTiny(const TinySpec& s) {
       continue;
     }
     const float router = 2.0f / std::sqrt(static_cast<float>(e));
-    b.Tensor(p + "ffn_gate_inp.weight", {e, s.n_expert}, kF32Type, RandomRows(kF32Type, s.n_expert, e, router, rng));
+    b.Tensor(p + "ffn_gate_inp.weight", {e, s.n_expert}, kF32Type,
+             RandomRows(kF32Type, s.n_expert, e, router, rng));
     ffn("_exps", s.n_ff_exp != 0 ? s.n_ff_exp : s.n_ff, s.n_expert);
     if (s.n_ff_shexp != 0) {
       floats(p + "ffn_gate_inp_shexp.weight", e, 0.0f, router);
