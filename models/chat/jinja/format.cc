@@ -374,7 +374,10 @@ Value FormatPercent(Runtime& rt, const Value& format, const Value& values_given)
       FailFormat(rt, "unknown field '%" + Printable(std::string(1, spec.type)) + "'");
     }
     rt.Charge(1);
-    out += FormatPercentValue(rt, spec, has_name ? named : values.Next());
+    const Value& v = has_name ? named : values.Next();
+    std::string text = FormatPercentValue(rt, spec, v);
+    const bool escape = format.text().markup && !(v.is_string() && v.text().markup);
+    out += escape ? EscapeHtml(text) : text;
     rt.CheckStringSize(out.size());
   }
   values.Finish();

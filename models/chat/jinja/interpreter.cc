@@ -300,11 +300,8 @@ std::vector<Value> Interpreter::FilterItems(const Stmt& stmt, std::vector<Value>
 void Interpreter::ExecFor(const Stmt& stmt, const Value& iterable, size_t depth) {
   std::vector<Value> items = Iterate(iterable);
   if (!stmt.conditions.empty()) items = FilterItems(stmt, std::move(items));
-  if (items.empty()) {
-    ExecElse(stmt);
-  } else {
-    ExecLoop(stmt, std::move(items), depth);
-  }
+  // As in the original, `else` also runs if no iteration reached its end (break or continue in each).
+  if (items.empty() || !ExecLoop(stmt, std::move(items), depth)) ExecElse(stmt);
 }
 
 void Interpreter::ExecElse(const Stmt& stmt) {
@@ -313,21 +310,25 @@ void Interpreter::ExecElse(const Stmt& stmt) {
   Exec(stmt.blocks[1]);
 }
 
-void Interpreter::ExecLoop(const Stmt& stmt, std::vector<Value> items, size_t depth) {
+bool Interpreter::ExecLoop(const Stmt& stmt, std::vector<Value> items, size_t depth) {
   const size_t n = items.size();
   if (stmt.recursive) {
     for (Scope* s = scope_; s != nullptr; s = s->parent) s->captured = true;
   }
   LoopObject* loop = New<LoopObject>(this, stmt, scope_, std::move(items), depth);
   OwnScope scope(this, scope_);
+  bool completed = false;
   for (loop->index = 0; loop->index < n; ++loop->index) {
     Charge(1);
     scope.Renew();
     scope_->Set(program_.loop_name, Value::Of(loop));
     Assign(stmt.target, loop->item());
-    if (Exec(stmt.blocks[0]) == Signal::kBreak) break;
+    const Signal signal = Exec(stmt.blocks[0]);
+    if (signal == Signal::kBreak) break;
+    completed |= signal == Signal::kNone;
   }
   loop->Release();
+  return completed;
 }
 
 Value Interpreter::RunLoopAgain(const Stmt& loop, Scope* scope, size_t depth, const Value& items) {

@@ -54,7 +54,8 @@ class Interpreter final : public Runtime {
   Signal ExecStmt(const Stmt& stmt);
   Signal ExecIf(const Stmt& stmt);
   void ExecFor(const Stmt& stmt, const Value& iterable, size_t depth);
-  void ExecLoop(const Stmt& stmt, std::vector<Value> items, size_t depth);
+  // True if any iteration ran to its end.
+  bool ExecLoop(const Stmt& stmt, std::vector<Value> items, size_t depth);
   void ExecElse(const Stmt& stmt);
   std::vector<Value> FilterItems(const Stmt& stmt, std::vector<Value> items);
   Signal ExecSetBlock(const Stmt& stmt);

@@ -548,7 +548,11 @@ class Parser {
     return target;
   }
 
+  // Assigned to by `for` and `set`.
   Target ParseTarget() {
+    if (for_depth_ > 0 && IsWord("loop")) {
+      FailAs(ErrorCode::kCorrupt, "'loop' cannot be assigned to inside of a 'for'");
+    }
     Target first = ParseTargetItem();
     if (!IsOperator(",")) return first;
     Target tuple;
@@ -604,7 +608,6 @@ class Parser {
     ExpectBlockEnd();
     Block body = ParseBody({end}, what);
     Next();
-    if (end == "endmacro" && Current().type == TokenType::kName) Next();
     ExpectBlockEnd();
     return body;
   }
@@ -656,6 +659,7 @@ class Parser {
   Stmt ParseFor(uint32_t line) {
     Stmt stmt(StmtKind::kFor, line);
     Next();
+    ++for_depth_;
     stmt.target = ParseTarget();
     ExpectWord("in");
     stmt.expr = ParseTuple(false, {"recursive"}, false);
@@ -673,6 +677,7 @@ class Parser {
     }
     Next();
     ExpectBlockEnd();
+    --for_depth_;
     return stmt;
   }
 
@@ -801,6 +806,7 @@ class Parser {
   std::vector<Token> tokens_;
   size_t at_ = 0;
   size_t depth_ = 0;
+  int for_depth_ = 0;  // open loops in all
   int loops_ = 0;  // open loops of the innermost macro
   std::vector<MacroDef*> open_macros_;
   std::unordered_map<std::string, int> name_ids_;

@@ -220,7 +220,7 @@ Value Runtime::Slice(const Value& v, const Value& start, const Value& stop, cons
     return Seq(type, std::move(items));
   }
   if (!v.is_string()) {
-    return Value::Undefined(std::string(TypeName(v)) + " cannot be sliced");
+    Raise(ErrorCode::kInvalidArgument, "%s cannot be sliced", TypeName(v));
   }
   const Text& text = v.text();
   const SliceRange range = ClipSlice(*this, start, stop, step, text.n_chars);

@@ -87,7 +87,7 @@ class Runtime {
   bool PlainAttribute(const Value& v, const std::string& name, Value* out);
   // v[key]: item, else attribute, else undefined.
   Value Item(const Value& v, const Value& key);
-  // v[start:stop:step]; None or undefined where absent.
+  // v[start:stop:step]; None where absent. Raises for what cannot be sliced.
   Value Slice(const Value& v, const Value& start, const Value& stop, const Value& step);
   Value Call(const Value& callee, const Arguments& args);
   Value CallFilter(const std::string& name, const Value& input, const Arguments& args);

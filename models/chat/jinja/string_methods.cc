@@ -145,7 +145,7 @@ std::vector<string_view> SplitSpace(string_view text, int64_t max) {
   text = StripLeft(text);
   while (!text.empty()) {
     if (max >= 0 && static_cast<int64_t>(parts.size()) == max) {
-      parts.push_back(StripRight(text));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;
@@ -165,7 +165,7 @@ std::vector<string_view> SplitSpaceRight(string_view text, int64_t max) {
   text = StripRight(text);
   while (!text.empty()) {
     if (max >= 0 && static_cast<int64_t>(parts.size()) == max) {
-      parts.push_back(StripLeft(text));
+      parts.push_back(text);
       break;
     }
     size_t start = text.size();
