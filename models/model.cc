@@ -231,6 +231,7 @@ class ModelLoader {
 std::unique_ptr<Model> Model::Load(GgufFile file, ThreadPool& pool, const LoadProgress& progress) {
   std::unique_ptr<Model> model(new Model(std::move(file)));
   pool.Region([&] { ModelLoader(model.get(), pool, progress).Load(); });
+  model->file_.CheckNotTruncated();
   return model;
 }
 
