@@ -39,7 +39,7 @@ SpecialFinder::SpecialFinder(const Vocab& vocab) : vocab_(vocab), nodes_(1) {
     if (user && nodes_[node].user == kNoToken) nodes_[node].user = id;
   }
   // Shorter texts first: a node's suffix is done before the node.
-  std::stable_sort(edges.begin(), edges.end(), [this](const Edge& a, const Edge& b) {
+  std::sort(edges.begin(), edges.end(), [this](const Edge& a, const Edge& b) {
     return nodes_[a.child].depth < nodes_[b.child].depth;
   });
   for (const Edge& edge : edges) {

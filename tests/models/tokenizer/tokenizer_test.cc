@@ -123,9 +123,8 @@ std::vector<TextFragment> SplitSlowly(const Vocab& vocab, std::string_view text,
       specials.push_back(id);
     }
   }
-  std::stable_sort(specials.begin(), specials.end(), [&](int32_t a, int32_t b) {
-    return vocab.text(a).size() > vocab.text(b).size();
-  });
+  std::sort(specials.begin(), specials.end(),
+            [&](int32_t a, int32_t b) { return vocab.text(a).size() > vocab.text(b).size(); });
   for (const int32_t id : specials) {
     std::vector<TextFragment> next;
     for (const TextFragment& f : fragments) {
@@ -490,8 +489,8 @@ void CheckLinear(const Tokenizer& t, const std::string& name) {
       {"letters beyond ASCII", "\xC3\x80"},
       {"mixed", "The quick brown fox, 12 \xE4\xB8\x80's.\n"},
   };
-  for (const auto& [unit_name, unit] : units) {
-    const auto text = [&unit = unit](size_t bytes) {
+  for (const auto& [unit_name, part] : units) {
+    const auto text = [&unit = part](size_t bytes) {
       std::string s;
       while (s.size() < bytes) s += unit;
       return s + "\xE4\xB8\x80";  // a run that ends, before what no splitter joins to it
