@@ -8,6 +8,8 @@
 #include "kernels/base/log.h"
 #include "models/tokenizer/pretokenize.h"
 #include "models/tokenizer/tokenizer.h"
+#include "models/gguf.h"
+#include "tests/gguf_builder.h"
 #include "tests/models/tokenizer/small_vocab.h"
 #include "tests/test_util.h"
 
@@ -327,6 +329,59 @@ TEST_CASE("Random vocabularies are refused or work") {
     ++worked;
   }
   CHECK(worked > 300);
+}
+
+TEST_CASE("A vocabulary is read from a file; keys of the wrong type are refused or ignored") {
+  const QuietLog quiet;
+  const auto small = [] {
+    testing::GgufBuilder b;
+    b.Set("tokenizer.ggml.model", "gpt2").Set("tokenizer.ggml.pre", "gpt-2");
+    b.SetArray("tokenizer.ggml.tokens", std::vector<std::string>{"a", "b", "ab", "<e>"});
+    b.SetArray("tokenizer.ggml.merges", std::vector<std::string>{"a b"});
+    b.SetArray<int32_t>("tokenizer.ggml.token_type", {1, 1, 1, 3});
+    b.Set("tokenizer.ggml.eos_token_id", uint32_t{3}).Set("tokenizer.ggml.add_eos_token", true);
+    b.SetArray<int32_t>("tokenizer.ggml.suppress_tokens", {1});
+    return b;
+  };
+  const auto open = [](testing::GgufBuilder b) {
+    const std::vector<uint8_t> bytes = b.Build();
+    return Tokenizer::FromGguf(GgufFile::FromBytes(bytes, "small.gguf"));
+  };
+  const auto t = open(small());  // the file is gone: the tokenizer keeps nothing of it
+  CHECK(t->Encode("ab<e>", true, true) == Ids{2, 3, 3});
+  CHECK(t->TokenText(2) == "ab");
+  CHECK(t->IsEog(3));
+  CHECK(t->vocab().suppressed_ids().size() == 1);
+
+  // Absent, or of another type.
+  for (const char* key : {"model", "tokens", "merges"}) {
+    const std::string full = std::string("tokenizer.ggml.") + key;
+    CHECK_THROWS_AS(open(small().Remove(full)), Error);
+    CHECK_THROWS_AS(open(small().Set(full, uint32_t{1})), Error);
+  }
+  for (const char* key : {"pre", "token_type", "scores", "add_eos_token", "suppress_tokens"}) {
+    CHECK_THROWS_AS(open(small().Set(std::string("tokenizer.ggml.") + key, uint32_t{1})), Error);
+  }
+  for (const size_t n : {0, 1, 3, 5}) {
+    CHECK_THROWS_AS(open(small().SetArray("tokenizer.ggml.token_type", std::vector<int32_t>(n, 1))),
+                    Error);
+    CHECK_THROWS_AS(open(small().SetArray("tokenizer.ggml.scores", std::vector<float>(n, 1))),
+                    Error);
+  }
+  CHECK_THROWS_AS(
+      open(small().SetArray("tokenizer.ggml.scores", std::vector<float>(4, std::nanf("")))), Error);
+  // Ids that are none are ignored.
+  const char* id_key = "tokenizer.ggml.eos_token_id";
+  CHECK(open(small().Set(id_key, "3"))->eos() == kNoToken);
+  CHECK(open(small().Set(id_key, 0.5f))->eos() == kNoToken);
+  CHECK(open(small().Set(id_key, int32_t{-1}))->eos() == kNoToken);
+  CHECK(open(small().Set(id_key, UINT64_MAX))->eos() == kNoToken);
+  CHECK(open(small().SetArray<uint32_t>(id_key, {3}))->eos() == kNoToken);
+  // An embedded end of string is a part of the text.
+  CHECK(open(small().SetArray("tokenizer.ggml.tokens",
+                              std::vector<std::string>{"a", "b", std::string("a\0b", 3), ""}))
+            ->TokenText(2)
+            .size() == 3);
 }
 
 }  // namespace lutra
