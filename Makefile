@@ -2,16 +2,19 @@
 BUILD := build/release
 export CMAKE_GENERATOR ?= Ninja
 
-.PHONY: chat test build deps test-debug test-tsan clean
-chat: build
+.PHONY: chat test build configure deps test-debug test-tsan clean
+chat: configure
+	@cmake --build --preset release --target lutra
 	@$(BUILD)/cli/lutra chat $(ARGS)
 
 test: build
 	@ctest --preset release
 
-build: deps
-	@cmake --preset release $(if $(wildcard $(BUILD)/CMakeCache.txt),,--log-level=NOTICE) >/dev/null
+build: configure
 	@cmake --build --preset release
+
+configure: deps
+	@cmake --preset release >/dev/null
 
 deps:
 	@sh third_party/install_deps.sh
