@@ -16,15 +16,15 @@ using ExprPtr = std::unique_ptr<Expr>;
 using Block = std::vector<Stmt>;
 
 enum class ExprKind : uint8_t {
-  kConst,        // value
-  kName,         // name
-  kList,         // operands
-  kTuple,        // operands
-  kDict,         // operands: key, value, key, value, ...
-  kAttribute,    // operands[0] . text
-  kItem,         // operands[0] [ operands[1] ]
-  kSlice,        // operands[0] [ operands[1] : operands[2] : operands[3] ], each of the three may be null
-  kCall,         // operands[0] ( arguments )
+  kConst,      // value
+  kName,       // name
+  kList,       // operands
+  kTuple,      // operands
+  kDict,       // operands: key, value, key, value, ...
+  kAttribute,  // operands[0] . text
+  kItem,       // operands[0] [ operands[1] ]
+  kSlice,  // operands[0] [ operands[1] : operands[2] : operands[3] ], each of the three may be null
+  kCall,   // operands[0] ( arguments )
   kFilter,       // operands[0] | text ( arguments ); operands[0] is null in filter and set blocks
   kTest,         // operands[0] is text ( arguments )
   kNot,          // operands[0]
@@ -39,8 +39,21 @@ enum class ExprKind : uint8_t {
 };
 
 enum class Op : uint8_t {
-  kAdd, kSubtract, kMultiply, kDivide, kFloorDivide, kModulo, kPower,
-  kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kIn, kNotIn,
+  kAdd,
+  kSubtract,
+  kMultiply,
+  kDivide,
+  kFloorDivide,
+  kModulo,
+  kPower,
+  kEqual,
+  kNotEqual,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kIn,
+  kNotIn,
 };
 const char* OpText(Op op);
 
@@ -73,12 +86,12 @@ struct Target {
 
 struct MacroDef {
   std::string name;
-  std::vector<int> params;             // names
-  std::vector<ExprPtr> defaults;       // of the last defaults.size() parameters
+  std::vector<int> params;        // names
+  std::vector<ExprPtr> defaults;  // of the last defaults.size() parameters
   bool uses_varargs = false;
   bool uses_kwargs = false;
   bool uses_caller = false;
-  Block* body = nullptr;               // the body of the Stmt that owns this
+  Block* body = nullptr;  // the body of the Stmt that owns this
 };
 
 enum class StmtKind : uint8_t {

@@ -69,9 +69,7 @@ bool AllInCase(std::string_view text, uint32_t (*map)(uint32_t)) {
   return any;
 }
 
-Value TestDivisible(const BuiltinCall& c) {
-  return Value::Bool(HasRemainder(c, *c.arg[0], 0));
-}
+Value TestDivisible(const BuiltinCall& c) { return Value::Bool(HasRemainder(c, *c.arg[0], 0)); }
 Value TestEven(const BuiltinCall& c) { return Value::Bool(HasRemainder(c, Value::Int(2), 0)); }
 Value TestOdd(const BuiltinCall& c) { return Value::Bool(HasRemainder(c, Value::Int(2), 1)); }
 Value TestLower(const BuiltinCall& c) {
@@ -187,8 +185,7 @@ class Cycler final : public Object {
  private:
   class Method final : public Object {
    public:
-    Method(Cycler* cycler, bool next)
-        : Object(ObjectKind::kOther), cycler_(cycler), next_(next) {}
+    Method(Cycler* cycler, bool next) : Object(ObjectKind::kOther), cycler_(cycler), next_(next) {}
     const char* TypeName() const override { return "method"; }
     bool IsCallable() const override { return true; }
     Value Call(Runtime&, const Arguments&) override {
@@ -221,15 +218,16 @@ Value FnRange(const BuiltinCall& c) {
   if (up ? start < stop : start > stop) {
     const uint64_t span = up ? static_cast<uint64_t>(stop) - static_cast<uint64_t>(start)
                              : static_cast<uint64_t>(start) - static_cast<uint64_t>(stop);
-    const uint64_t by = up ? static_cast<uint64_t>(step) : uint64_t{0} - static_cast<uint64_t>(step);
+    const uint64_t by =
+        up ? static_cast<uint64_t>(step) : uint64_t{0} - static_cast<uint64_t>(step);
     const uint64_t count = (span - 1) / by + 1;
     if (count > kMaxRange) {
       c.rt.Raise(ErrorCode::kResourceExhausted, "range() of more than %zu numbers", kMaxRange);
     }
     items.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
-      items.push_back(
-          Value::Int(static_cast<int64_t>(static_cast<uint64_t>(start) + i * static_cast<uint64_t>(step))));
+      items.push_back(Value::Int(
+          static_cast<int64_t>(static_cast<uint64_t>(start) + i * static_cast<uint64_t>(step))));
     }
   }
   return c.rt.Seq(Sequence::Type::kRange, std::move(items));
@@ -302,9 +300,14 @@ Value DictView(const BuiltinCall& c) {
   std::vector<Value> out;
   for (const auto& [key, value] : c.self.dict()->items) {
     switch (type) {
-      case Sequence::Type::kKeys: out.push_back(key); break;
-      case Sequence::Type::kValues: out.push_back(value); break;
-      default: out.push_back(c.rt.Tuple({key, value}));
+      case Sequence::Type::kKeys:
+        out.push_back(key);
+        break;
+      case Sequence::Type::kValues:
+        out.push_back(value);
+        break;
+      default:
+        out.push_back(c.rt.Tuple({key, value}));
     }
   }
   return c.rt.Seq(type, std::move(out));
@@ -339,7 +342,7 @@ const Builtin kListMethods[] = {
     {"index", ListIndex, 1, {"value"}},
 };
 constexpr std::string_view kDictChanges[] = {"clear", "pop", "popitem", "setdefault", "update"};
-constexpr std::string_view kListChanges[] = {"append", "clear",  "extend", "insert",
+constexpr std::string_view kListChanges[] = {"append", "clear",  "extend",  "insert",
                                              "pop",    "remove", "reverse", "sort"};
 
 const Builtin* FindRow(std::span<const Builtin> table, std::string_view name) {

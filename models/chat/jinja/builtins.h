@@ -1,5 +1,5 @@
-// Filters, tests, functions and methods: tables of rows, one row each. A row names the parameters, and
-// BindCall checks arguments against them before the function runs.
+// Filters, tests, functions and methods: tables of rows, one row each. A row names the parameters,
+// and BindCall checks arguments against them before the function runs.
 #pragma once
 
 #include <array>
@@ -54,9 +54,9 @@ Value RunBuiltin(Runtime& rt, const Builtin& row, const char* what, const Value&
                  const Arguments& args);
 
 // The tables, one file each.
-std::span<const Builtin> FilterTable();       // filters.cc
-std::span<const Builtin> ListFilterTable();   // list_filters.cc
-std::span<const Builtin> StringMethodTable(); // string_methods.cc
+std::span<const Builtin> FilterTable();        // filters.cc
+std::span<const Builtin> ListFilterTable();    // list_filters.cc
+std::span<const Builtin> StringMethodTable();  // string_methods.cc
 
 // Helpers shared between those files.
 // Position of `needle` at or after `from`; linear in the text for any needle.
@@ -65,7 +65,8 @@ size_t FindText(std::string_view text, std::string_view needle, size_t from = 0)
 size_t FindLastText(std::string_view text, std::string_view needle);
 Value ReplaceText(Runtime& rt, const Value& text, const std::string& from, const std::string& to,
                   int64_t max_count);
-std::string StripChars(Runtime& rt, std::string_view text, const Value* chars, bool left, bool right);
+std::string StripChars(Runtime& rt, std::string_view text, const Value* chars, bool left,
+                       bool right);
 std::vector<std::string_view> SplitLines(std::string_view text, bool keep_ends);
 // text % values.
 Value FormatPercent(Runtime& rt, const Value& format, const Value& values);

@@ -17,7 +17,7 @@ Value TextOf(const BuiltinCall& c) {
 template <std::string (*map)(std::string_view)>
 Value MapText(const BuiltinCall& c) {
   const Value text = TextOf(c);
-  c.rt.ChargeBytes(4 * text.str().size());
+  c.rt.ChargeBytes(16 * text.str().size());
   return c.rt.String(map(text.str()), text.text().markup);
 }
 
@@ -31,8 +31,7 @@ std::string TitleWords(std::string_view text) {
     const std::string_view character = text.substr(pos, CharLength(text, pos));
     const uint32_t c = CodePoint(character);
     pos += character.size();
-    const bool boundary =
-        IsSpace(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
+    const bool boundary = IsSpace(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
     out += start && !boundary ? Upper(character) : Lower(character);
     start = boundary;
   }
@@ -297,7 +296,7 @@ Value UrlEncode(const BuiltinCall& c) {
 
 Value WordCount(const BuiltinCall& c) {
   const Value text = TextOf(c);
-  c.rt.ChargeBytes(4 * text.str().size());
+  c.rt.ChargeBytes(16 * text.str().size());
   const std::string_view s = text.str();
   int64_t words = 0;
   bool inside = false;

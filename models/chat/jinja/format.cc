@@ -70,7 +70,8 @@ std::string FormatInteger(Runtime& rt, Spec spec, int64_t value) {
   const bool negative = value < 0;
   const uint64_t magnitude =
       negative ? uint64_t{0} - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
-  const int base = spec.type == 'x' || spec.type == 'X' ? 16 : spec.type == 'o' ? 8
+  const int base = spec.type == 'x' || spec.type == 'X' ? 16
+                   : spec.type == 'o'                   ? 8
                    : spec.type == 'b'                   ? 2
                                                         : 10;
   char buffer[72];
@@ -100,14 +101,23 @@ std::string FormatFloat(Runtime& rt, Spec spec, double value) {
     digits = std::isnan(value) ? "nan" : "inf";
   } else {
     switch (spec.type) {
-      case 'e': case 'E': digits = lutra::Format("%.*e", precision, magnitude); break;
-      case 'g': case 'G': digits = lutra::Format("%.*g", precision, magnitude); break;
-      case '%': digits = lutra::Format("%.*f%%", precision, magnitude * 100); break;
-      case '\0':
-        digits = spec.precision < 0 ? FloatRepr(magnitude)
-                                    : lutra::Format("%.*g", precision, magnitude);
+      case 'e':
+      case 'E':
+        digits = lutra::Format("%.*e", precision, magnitude);
         break;
-      default: digits = lutra::Format("%.*f", precision, magnitude);
+      case 'g':
+      case 'G':
+        digits = lutra::Format("%.*g", precision, magnitude);
+        break;
+      case '%':
+        digits = lutra::Format("%.*f%%", precision, magnitude * 100);
+        break;
+      case '\0':
+        digits =
+            spec.precision < 0 ? FloatRepr(magnitude) : lutra::Format("%.*g", precision, magnitude);
+        break;
+      default:
+        digits = lutra::Format("%.*f", precision, magnitude);
     }
   }
   if (spec.type == 'E' || spec.type == 'G' || spec.type == 'F') digits = Upper(digits);
@@ -132,7 +142,8 @@ std::string FormatText(Runtime& rt, Spec spec, std::string text) {
 
 int64_t IntegerFor(Runtime& rt, const Value& v, char type) {
   if (v.is_integral()) return v.integer();
-  if (v.is_float() && std::fabs(v.number()) < 9.2e18 && (type == 'd' || type == 'i' || type == 'u')) {
+  if (v.is_float() && std::fabs(v.number()) < 9.2e18 &&
+      (type == 'd' || type == 'i' || type == 'u')) {
     return static_cast<int64_t>(v.number());
   }
   rt.RequireDefined(v);
@@ -145,13 +156,23 @@ std::string FormatPercentValue(Runtime& rt, Spec spec, const Value& v) {
     spec.align = '=';
   }
   switch (spec.type) {
-    case 'd': case 'i': case 'u': {
+    case 'd':
+    case 'i':
+    case 'u': {
       const int64_t i = IntegerFor(rt, v, spec.type);
       spec.type = 'd';
       return FormatInteger(rt, spec, i);
     }
-    case 'x': case 'X': case 'o': return FormatInteger(rt, spec, IntegerFor(rt, v, spec.type));
-    case 'e': case 'E': case 'f': case 'F': case 'g': case 'G':
+    case 'x':
+    case 'X':
+    case 'o':
+      return FormatInteger(rt, spec, IntegerFor(rt, v, spec.type));
+    case 'e':
+    case 'E':
+    case 'f':
+    case 'F':
+    case 'g':
+    case 'G':
       if (!v.is_number()) {
         rt.RequireDefined(v);
         FailFormat(rt, std::string("%") + spec.type + " needs a number, got " + TypeName(v));
@@ -165,7 +186,8 @@ std::string FormatPercentValue(Runtime& rt, Spec spec, const Value& v) {
       }
       if (!v.is_string() || v.text().n_chars != 1) FailFormat(rt, "%c needs one character");
       return FormatText(rt, spec, v.str());
-    default: break;
+    default:
+      break;
   }
   std::string text;
   if (spec.type == 's') {
@@ -509,7 +531,8 @@ bool ParseFloat(std::string_view text, double* out) {
   const auto result = std::from_chars(digits.data(), last, *out);
   if (result.ptr != last || digits.empty()) return false;
   if (result.ec == std::errc::result_out_of_range) {  // as Python: infinity, or zero if tiny
-    const bool tiny = digits.find("e-") != std::string::npos || digits.find("E-") != std::string::npos;
+    const bool tiny =
+        digits.find("e-") != std::string::npos || digits.find("E-") != std::string::npos;
     *out = std::copysign(tiny ? 0.0 : HUGE_VAL, digits[0] == '-' ? -1.0 : 1.0);
     return true;
   }

@@ -255,19 +255,38 @@ Interpreter::Signal Interpreter::ExecStmt(const Stmt& stmt) {
       *out_ += stmt.text;
       CheckStringSize(out_->size());
       break;
-    case StmtKind::kOutput: Output(Eval(*stmt.expr)); break;
-    case StmtKind::kIf: return ExecIf(stmt);
-    case StmtKind::kFor: ExecFor(stmt, Eval(*stmt.expr), 0); break;
-    case StmtKind::kSet: Assign(stmt.target, Eval(*stmt.expr)); break;
-    case StmtKind::kSetAttribute: SetNamespace(stmt, Eval(*stmt.expr)); break;
-    case StmtKind::kSetBlock: return ExecSetBlock(stmt);
-    case StmtKind::kMacro: scope_->Set(stmt.target.name, NewMacro(*stmt.macro)); break;
-    case StmtKind::kCallBlock: ExecCallBlock(stmt); break;
-    case StmtKind::kFilterBlock: return ExecFilterBlock(stmt);
-    case StmtKind::kWith: return ExecWith(stmt);
-    case StmtKind::kScope: return ExecScope(stmt);
-    case StmtKind::kBreak: return Signal::kBreak;
-    case StmtKind::kContinue: return Signal::kContinue;
+    case StmtKind::kOutput:
+      Output(Eval(*stmt.expr));
+      break;
+    case StmtKind::kIf:
+      return ExecIf(stmt);
+    case StmtKind::kFor:
+      ExecFor(stmt, Eval(*stmt.expr), 0);
+      break;
+    case StmtKind::kSet:
+      Assign(stmt.target, Eval(*stmt.expr));
+      break;
+    case StmtKind::kSetAttribute:
+      SetNamespace(stmt, Eval(*stmt.expr));
+      break;
+    case StmtKind::kSetBlock:
+      return ExecSetBlock(stmt);
+    case StmtKind::kMacro:
+      scope_->Set(stmt.target.name, NewMacro(*stmt.macro));
+      break;
+    case StmtKind::kCallBlock:
+      ExecCallBlock(stmt);
+      break;
+    case StmtKind::kFilterBlock:
+      return ExecFilterBlock(stmt);
+    case StmtKind::kWith:
+      return ExecWith(stmt);
+    case StmtKind::kScope:
+      return ExecScope(stmt);
+    case StmtKind::kBreak:
+      return Signal::kBreak;
+    case StmtKind::kContinue:
+      return Signal::kContinue;
   }
   return Signal::kNone;
 }
@@ -300,7 +319,8 @@ std::vector<Value> Interpreter::FilterItems(const Stmt& stmt, std::vector<Value>
 void Interpreter::ExecFor(const Stmt& stmt, const Value& iterable, size_t depth) {
   std::vector<Value> items = Iterate(iterable);
   if (!stmt.conditions.empty()) items = FilterItems(stmt, std::move(items));
-  // As in the original, `else` also runs if no iteration reached its end (break or continue in each).
+  // As in the original, `else` also runs if no iteration reached its end (break or continue in
+  // each).
   if (items.empty() || !ExecLoop(stmt, std::move(items), depth)) ExecElse(stmt);
 }
 
@@ -429,6 +449,7 @@ Value Interpreter::CallMacro(const MacroDef& macro, Scope* defined_in, const Arg
     Raise(ErrorCode::kResourceExhausted, "macros call each other deeper than %zu levels",
           kMaxMacroDepth);
   }
+  Charge(24);
   const uint32_t line = line_;
   const OwnScope scope(this, defined_in);
   const size_t n = macro.params.size();
@@ -442,8 +463,8 @@ Value Interpreter::CallMacro(const MacroDef& macro, Scope* defined_in, const Arg
     while (i < n && program_.names[static_cast<size_t>(macro.params[i])] != key) ++i;
     if (i < n) {
       if (scope_->Find(macro.params[i]) != nullptr) {
-        Raise(ErrorCode::kInvalidArgument, "macro '%s' got two values for '%s'",
-              macro.name.c_str(), key.c_str());
+        Raise(ErrorCode::kInvalidArgument, "macro '%s' got two values for '%s'", macro.name.c_str(),
+              key.c_str());
       }
       scope_->Set(macro.params[i], value);
     } else if (key == "caller" && macro.uses_caller) {
@@ -490,26 +511,41 @@ Value Interpreter::Eval(const Expr& e) {
   Charge(1);
   line_ = e.line;
   switch (e.kind) {
-    case ExprKind::kConst: return e.value;
-    case ExprKind::kName: return EvalName(e);
+    case ExprKind::kConst:
+      return e.value;
+    case ExprKind::kName:
+      return EvalName(e);
     case ExprKind::kList:
-    case ExprKind::kTuple: return EvalItems(e);
-    case ExprKind::kDict: return EvalDict(e);
+    case ExprKind::kTuple:
+      return EvalItems(e);
+    case ExprKind::kDict:
+      return EvalDict(e);
     case ExprKind::kAttribute:
-    case ExprKind::kItem: return EvalSubscript(e);
-    case ExprKind::kSlice: return EvalSlice(e);
-    case ExprKind::kCall: return EvalCall(e, nullptr);
-    case ExprKind::kFilter: return EvalFilter(e, nullptr);
-    case ExprKind::kTest: return EvalTest(e);
+    case ExprKind::kItem:
+      return EvalSubscript(e);
+    case ExprKind::kSlice:
+      return EvalSlice(e);
+    case ExprKind::kCall:
+      return EvalCall(e, nullptr);
+    case ExprKind::kFilter:
+      return EvalFilter(e, nullptr);
+    case ExprKind::kTest:
+      return EvalTest(e);
     case ExprKind::kNot:
     case ExprKind::kNegate:
-    case ExprKind::kPlus: return EvalUnary(e);
+    case ExprKind::kPlus:
+      return EvalUnary(e);
     case ExprKind::kAnd:
-    case ExprKind::kOr: return EvalLogic(e);
-    case ExprKind::kArithmetic: return EvalArithmetic(e);
-    case ExprKind::kConcat: return EvalConcat(e);
-    case ExprKind::kCompare: return EvalCompare(e);
-    case ExprKind::kConditional: return EvalConditional(e);
+    case ExprKind::kOr:
+      return EvalLogic(e);
+    case ExprKind::kArithmetic:
+      return EvalArithmetic(e);
+    case ExprKind::kConcat:
+      return EvalConcat(e);
+    case ExprKind::kCompare:
+      return EvalCompare(e);
+    case ExprKind::kConditional:
+      return EvalConditional(e);
   }
   return Value();
 }
@@ -574,8 +610,12 @@ void Interpreter::EvalArguments(const std::vector<Argument>& arguments, Argument
   for (const Argument& argument : arguments) {
     Value v = Eval(*argument.value);
     switch (argument.type) {
-      case Argument::Type::kPlain: out->positional.push_back(std::move(v)); break;
-      case Argument::Type::kKeyword: out->keyword.emplace_back(argument.keyword, std::move(v)); break;
+      case Argument::Type::kPlain:
+        out->positional.push_back(std::move(v));
+        break;
+      case Argument::Type::kKeyword:
+        out->keyword.emplace_back(argument.keyword, std::move(v));
+        break;
       case Argument::Type::kStar:
         for (Value& item : Iterate(v)) out->positional.push_back(std::move(item));
         break;
@@ -598,7 +638,8 @@ void Interpreter::EvalArguments(const std::vector<Argument>& arguments, Argument
 Value Interpreter::EvalCall(const Expr& e, const Value* caller) {
   const Expr& callee = *e.operands[0];
   Arguments args;
-  if (callee.kind == ExprKind::kAttribute) {  // object.method(...), without an object for the method
+  if (callee.kind ==
+      ExprKind::kAttribute) {  // object.method(...), without an object for the method
     const Value object = Eval(*callee.operands[0]);
     line_ = callee.line;
     RequireDefined(object);

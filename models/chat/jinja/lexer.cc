@@ -81,8 +81,8 @@ class Lexer {
     if (!text.empty()) tokens_.push_back({TokenType::kText, line_, std::string(text)});
   }
 
-  // Text before a tag, white space at its end removed as the tag's sign says. lstrip_blocks removes what
-  // is between the start of a line and the tag, unless the tag is a variable.
+  // Text before a tag, white space at its end removed as the tag's sign says. lstrip_blocks removes
+  // what is between the start of a line and the tag, unless the tag is a variable.
   void EmitTextBeforeTag(std::string_view text, char sign, bool variable) {
     if (sign == '-') {
       text = StripRight(text);
@@ -96,7 +96,8 @@ class Lexer {
     EmitText(text);
   }
 
-  // After the end of a block or comment: '-' strips all white space, '+' nothing, else one line end goes.
+  // After the end of a block or comment: '-' strips all white space, '+' nothing, else one line end
+  // goes.
   void AfterTag(size_t end, char sign) {
     pos_ = end;
     if (sign == '-') {
@@ -188,8 +189,8 @@ class Lexer {
     char sign = '\0';
     if (At(p) == '-' || (At(p) == '+' && !variable)) sign = text_[p++];
     if (text_.substr(p, 2) != (variable ? "}}" : "%}")) return false;
-    tokens_.push_back({variable ? TokenType::kVariableEnd : TokenType::kBlockEnd, line_,
-                       variable ? "}}" : "%}"});
+    tokens_.push_back(
+        {variable ? TokenType::kVariableEnd : TokenType::kBlockEnd, line_, variable ? "}}" : "%}"});
     if (variable && sign == '\0') sign = '+';  // variables keep the line end
     AfterTag(p + 2, sign);
     CountLinesTo(pos_);
@@ -257,7 +258,9 @@ class Lexer {
 
   static bool IsDigitInBase(char c, int base) {
     const char lower = static_cast<char>(c | 0x20);
-    const int value = IsDigitChar(c) ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : 99;
+    const int value = IsDigitChar(c)                 ? c - '0'
+                      : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10
+                                                     : 99;
     return value < base;
   }
 
@@ -286,19 +289,45 @@ class Lexer {
       if (p >= text_.size()) Fail("string without its closing quote");
       const char e = text_[p++];
       switch (e) {
-        case '\n': break;
-        case '\\': case '\'': case '"': token.text += e; break;
-        case 'a': token.text += '\a'; break;
-        case 'b': token.text += '\b'; break;
-        case 'f': token.text += '\f'; break;
-        case 'n': token.text += '\n'; break;
-        case 'r': token.text += '\r'; break;
-        case 't': token.text += '\t'; break;
-        case 'v': token.text += '\v'; break;
-        case 'x': Utf8Append(HexEscape(&p, 2), &token.text); break;
-        case 'u': Utf8Append(HexEscape(&p, 4), &token.text); break;
-        case 'U': Utf8Append(HexEscape(&p, 8), &token.text); break;
-        case 'N': Fail("\\N{...} escapes are not supported");
+        case '\n':
+          break;
+        case '\\':
+        case '\'':
+        case '"':
+          token.text += e;
+          break;
+        case 'a':
+          token.text += '\a';
+          break;
+        case 'b':
+          token.text += '\b';
+          break;
+        case 'f':
+          token.text += '\f';
+          break;
+        case 'n':
+          token.text += '\n';
+          break;
+        case 'r':
+          token.text += '\r';
+          break;
+        case 't':
+          token.text += '\t';
+          break;
+        case 'v':
+          token.text += '\v';
+          break;
+        case 'x':
+          Utf8Append(HexEscape(&p, 2), &token.text);
+          break;
+        case 'u':
+          Utf8Append(HexEscape(&p, 4), &token.text);
+          break;
+        case 'U':
+          Utf8Append(HexEscape(&p, 8), &token.text);
+          break;
+        case 'N':
+          Fail("\\N{...} escapes are not supported");
         default:
           if (e >= '0' && e <= '7') {
             uint32_t value = static_cast<uint32_t>(e - '0');

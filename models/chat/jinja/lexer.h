@@ -1,4 +1,5 @@
-// From template source to tokens, with Jinja's white space control applied to the text between tags.
+// From template source to tokens, with Jinja's white space control applied to the text between
+// tags.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +16,10 @@ enum class TokenType : uint8_t {
   kBlockBegin,     // {%
   kBlockEnd,       // %}
   kName,
-  kString,         // text: the value, escapes resolved
-  kInteger,        // integer
-  kFloat,          // number
-  kOperator,       // text: one of + - * ** / // % ~ ( ) [ ] { } == != < <= > >= = . : , |
+  kString,    // text: the value, escapes resolved
+  kInteger,   // integer
+  kFloat,     // number
+  kOperator,  // text: one of + - * ** / // % ~ ( ) [ ] { } == != < <= > >= = . : , |
   kEnd,
 };
 

@@ -46,7 +46,7 @@ Value KeyOf(Runtime& rt, const Value& v, const std::vector<Value>& path, bool ca
   rt.Charge(1);
   Value key = Follow(rt, v, path);
   if (case_sensitive || !key.is_string()) return key;
-  rt.ChargeBytes(4 * key.str().size());
+  rt.ChargeBytes(16 * key.str().size());
   return IgnoreCase(key);
 }
 
@@ -129,8 +129,8 @@ Value GroupBy(const BuiltinCall& c) {
       members.push_back(rows[k].second);
     }
     k = std::max(k, i + 1);  // a key that does not equal itself
-    groups.push_back(c.rt.Seq(Sequence::Type::kGroup,
-                              {rows[i].first[1], c.rt.List(std::move(members))}));
+    groups.push_back(
+        c.rt.Seq(Sequence::Type::kGroup, {rows[i].first[1], c.rt.List(std::move(members))}));
     i = k;
   }
   return c.rt.List(std::move(groups));
@@ -282,7 +282,8 @@ Value Map(const BuiltinCall& c) {
   return c.rt.Generator(std::move(out));
 }
 
-// select(test, args...), selectattr(attribute, test, args...) and their opposites; without a test: truth.
+// select(test, args...), selectattr(attribute, test, args...) and their opposites; without a test:
+// truth.
 template <bool by_attribute, bool keep>
 Value Select(const BuiltinCall& c) {
   const std::vector<Value>& given = c.raw.positional;

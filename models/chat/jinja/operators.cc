@@ -11,8 +11,8 @@
 namespace lutra::jinja {
 namespace {
 
-// Python's comparison of numbers. int64 against double is exact: a double that is not in int64's range
-// is compared as double, others as integers after the fraction.
+// Python's comparison of numbers. int64 against double is exact: a double that is not in int64's
+// range is compared as double, others as integers after the fraction.
 int CompareNumbers(const Value& a, const Value& b) {
   if (a.is_integral() && b.is_integral()) {
     return a.integer() < b.integer() ? -1 : a.integer() > b.integer();
@@ -97,8 +97,10 @@ Value IntegerArithmetic(Runtime& rt, Op op, int64_t a, int64_t b) {
     case Op::kMultiply:
       if (__builtin_mul_overflow(a, b, &result)) RaiseOverflow(rt, op);
       return Value::Int(result);
-    case Op::kPower: return IntegerPower(rt, a, b);
-    default: break;
+    case Op::kPower:
+      return IntegerPower(rt, a, b);
+    default:
+      break;
   }
   if (b == 0) rt.Raise(ErrorCode::kInvalidArgument, "division by zero");
   if (op == Op::kDivide) return Value::Float(static_cast<double>(a) / static_cast<double>(b));
@@ -118,9 +120,12 @@ Value IntegerArithmetic(Runtime& rt, Op op, int64_t a, int64_t b) {
 
 Value FloatArithmetic(Runtime& rt, Op op, double a, double b) {
   switch (op) {
-    case Op::kAdd: return Value::Float(a + b);
-    case Op::kSubtract: return Value::Float(a - b);
-    case Op::kMultiply: return Value::Float(a * b);
+    case Op::kAdd:
+      return Value::Float(a + b);
+    case Op::kSubtract:
+      return Value::Float(a - b);
+    case Op::kMultiply:
+      return Value::Float(a * b);
     case Op::kPower: {
       const double result = std::pow(a, b);
       if (a == 0 && b < 0) rt.Raise(ErrorCode::kInvalidArgument, "0 to a negative power");
@@ -130,7 +135,8 @@ Value FloatArithmetic(Runtime& rt, Op op, double a, double b) {
       if (std::isinf(result) && std::isfinite(a) && std::isfinite(b)) RaiseOverflow(rt, op);
       return Value::Float(result);
     }
-    default: break;
+    default:
+      break;
   }
   if (b == 0) rt.Raise(ErrorCode::kInvalidArgument, "division by zero");
   if (op == Op::kDivide) return Value::Float(a / b);
@@ -192,13 +198,15 @@ bool Runtime::Equal(const Value& a, const Value& b, size_t depth) {
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
     case Kind::kUndefined:
-    case Kind::kNone: return true;
+    case Kind::kNone:
+      return true;
     case Kind::kString:
       if (a.text_ptr() == b.text_ptr()) return true;
       if (a.str().size() != b.str().size()) return false;
       ChargeBytes(a.str().size());
       return a.str() == b.str();
-    default: break;
+    default:
+      break;
   }
   if (a.object() == b.object()) return true;
   CheckDepth(*this, depth);
@@ -249,20 +257,29 @@ bool Runtime::Ordered(Op op, const Value& a, const Value& b, size_t depth) {
     order = s->items.size() < t->items.size() ? -1 : s->items.size() > t->items.size();
   }
   switch (op) {
-    case Op::kLess: return order < 0;
-    case Op::kLessEqual: return order <= 0;
-    case Op::kGreater: return order > 0;
-    default: return order >= 0;
+    case Op::kLess:
+      return order < 0;
+    case Op::kLessEqual:
+      return order <= 0;
+    case Op::kGreater:
+      return order > 0;
+    default:
+      return order >= 0;
   }
 }
 
 bool Runtime::Compare(Op op, const Value& a, const Value& b) {
   switch (op) {
-    case Op::kEqual: return Equal(a, b);
-    case Op::kNotEqual: return !Equal(a, b);
-    case Op::kIn: return Contains(b, a);
-    case Op::kNotIn: return !Contains(b, a);
-    default: return Ordered(op, a, b);
+    case Op::kEqual:
+      return Equal(a, b);
+    case Op::kNotEqual:
+      return !Equal(a, b);
+    case Op::kIn:
+      return Contains(b, a);
+    case Op::kNotIn:
+      return !Contains(b, a);
+    default:
+      return Ordered(op, a, b);
   }
 }
 
@@ -341,7 +358,7 @@ std::vector<Value> Runtime::Iterate(const Value& v) {
     return items;
   }
   if (v.is_string()) {
-    Charge(4 * v.text().n_chars + 1);
+    Charge(8 * v.text().n_chars + 1);
     CheckListSize(v.text().n_chars);
     const std::string& s = v.str();
     items.reserve(v.text().n_chars);

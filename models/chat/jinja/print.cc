@@ -19,7 +19,7 @@ void CheckDepth(Runtime& rt, size_t depth) {
 }
 
 void ReprString(Runtime& rt, const std::string& s, std::string* out) {
-  rt.ChargeBytes(s.size() * 2);
+  rt.ChargeBytes(s.size() * 8);
   const char quote =
       s.find('\'') != std::string::npos && s.find('"') == std::string::npos ? '"' : '\'';
   *out += quote;
@@ -58,12 +58,23 @@ class JsonWriter {
     CheckDepth(rt_, depth);
     rt_.CheckStringSize(out_.size());
     switch (v.kind()) {
-      case Kind::kNone: out_ += "null"; return;
-      case Kind::kBool: out_ += v.integer() != 0 ? "true" : "false"; return;
-      case Kind::kInt: out_ += std::to_string(v.integer()); return;
-      case Kind::kFloat: out_ += Number(v.number()); return;
-      case Kind::kString: String(v.str()); return;
-      default: break;
+      case Kind::kNone:
+        out_ += "null";
+        return;
+      case Kind::kBool:
+        out_ += v.integer() != 0 ? "true" : "false";
+        return;
+      case Kind::kInt:
+        out_ += std::to_string(v.integer());
+        return;
+      case Kind::kFloat:
+        out_ += Number(v.number());
+        return;
+      case Kind::kString:
+        String(v.str());
+        return;
+      default:
+        break;
     }
     const Sequence* s = v.sequence();
     if (s != nullptr && (s->type == Sequence::Type::kList || s->is_tuple())) {
@@ -79,7 +90,9 @@ class JsonWriter {
 
  private:
   static std::string Number(double f) {
-    return std::isnan(f) ? "NaN" : std::isinf(f) ? (f > 0 ? "Infinity" : "-Infinity") : FloatRepr(f);
+    return std::isnan(f)   ? "NaN"
+           : std::isinf(f) ? (f > 0 ? "Infinity" : "-Infinity")
+                           : FloatRepr(f);
   }
 
   void NewLine(size_t depth) {
@@ -107,12 +120,18 @@ class JsonWriter {
   // Keys that are no strings are written as JSON would write them, in quotes.
   std::string KeyText(const Value& key) {
     switch (key.kind()) {
-      case Kind::kString: return key.str();
-      case Kind::kNone: return "null";
-      case Kind::kBool: return key.integer() != 0 ? "true" : "false";
-      case Kind::kInt: return std::to_string(key.integer());
-      case Kind::kFloat: return Number(key.number());
-      default: rt_.Raise(ErrorCode::kInvalidArgument, "tojson: %s as a key", TypeName(key));
+      case Kind::kString:
+        return key.str();
+      case Kind::kNone:
+        return "null";
+      case Kind::kBool:
+        return key.integer() != 0 ? "true" : "false";
+      case Kind::kInt:
+        return std::to_string(key.integer());
+      case Kind::kFloat:
+        return Number(key.number());
+      default:
+        rt_.Raise(ErrorCode::kInvalidArgument, "tojson: %s as a key", TypeName(key));
     }
   }
 
@@ -136,7 +155,7 @@ class JsonWriter {
   }
 
   void String(const std::string& s) {
-    rt_.ChargeBytes(s.size() * 2);
+    rt_.ChargeBytes(s.size() * 8);
     out_ += '"';
     for (size_t pos = 0; pos < s.size();) {
       const char c = s[pos];
@@ -152,13 +171,27 @@ class JsonWriter {
       }
       ++pos;
       switch (c) {
-        case '"': out_ += "\\\""; break;
-        case '\\': out_ += "\\\\"; break;
-        case '\n': out_ += "\\n"; break;
-        case '\r': out_ += "\\r"; break;
-        case '\t': out_ += "\\t"; break;
-        case '\b': out_ += "\\b"; break;
-        case '\f': out_ += "\\f"; break;
+        case '"':
+          out_ += "\\\"";
+          break;
+        case '\\':
+          out_ += "\\\\";
+          break;
+        case '\n':
+          out_ += "\\n";
+          break;
+        case '\r':
+          out_ += "\\r";
+          break;
+        case '\t':
+          out_ += "\\t";
+          break;
+        case '\b':
+          out_ += "\\b";
+          break;
+        case '\f':
+          out_ += "\\f";
+          break;
         default:
           if (c < 0x20) {
             out_ += lutra::Format("\\u%04x", static_cast<unsigned>(c));
@@ -214,7 +247,9 @@ void ReprSequence(Runtime& rt, const Sequence& s, std::string* out, size_t depth
       *out += step == 1 ? ")" : ", " + std::to_string(step) + ")";
       return;
     }
-    case Sequence::Type::kGenerator: *out += "<generator>"; return;
+    case Sequence::Type::kGenerator:
+      *out += "<generator>";
+      return;
     default:
       *out += std::string(s.TypeName()) + "([";
       ReprItems(rt, s.items, out, depth);
@@ -247,7 +282,8 @@ std::string FloatRepr(double f) {
     if (digits.size() > 1) out += "." + digits.substr(1);
     return out + lutra::Format("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
-  if (exponent < 0) return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
+  if (exponent < 0)
+    return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   const auto whole = static_cast<size_t>(exponent) + 1;
   if (digits.size() <= whole) return out + digits + std::string(whole - digits.size(), '0') + ".0";
   return out + digits.substr(0, whole) + "." + digits.substr(whole);
@@ -255,12 +291,14 @@ std::string FloatRepr(double f) {
 
 void Print(Runtime& rt, const Value& v, std::string* out) {
   switch (v.kind()) {
-    case Kind::kUndefined: return;
+    case Kind::kUndefined:
+      return;
     case Kind::kString:
       rt.ChargeBytes(v.str().size());
       *out += v.str();
       return;
-    default: Repr(rt, v, out);
+    default:
+      Repr(rt, v, out);
   }
 }
 
@@ -275,17 +313,28 @@ void Repr(Runtime& rt, const Value& v, std::string* out, size_t depth) {
   CheckDepth(rt, depth);
   rt.CheckStringSize(out->size());
   switch (v.kind()) {
-    case Kind::kUndefined: *out += "Undefined"; return;
-    case Kind::kNone: *out += "None"; return;
-    case Kind::kBool: *out += v.integer() != 0 ? "True" : "False"; return;
-    case Kind::kInt: *out += std::to_string(v.integer()); return;
-    case Kind::kFloat: *out += FloatRepr(v.number()); return;
+    case Kind::kUndefined:
+      *out += "Undefined";
+      return;
+    case Kind::kNone:
+      *out += "None";
+      return;
+    case Kind::kBool:
+      *out += v.integer() != 0 ? "True" : "False";
+      return;
+    case Kind::kInt:
+      *out += std::to_string(v.integer());
+      return;
+    case Kind::kFloat:
+      *out += FloatRepr(v.number());
+      return;
     case Kind::kString:
       if (v.text().markup) *out += "Markup(";
       ReprString(rt, v.str(), out);
       if (v.text().markup) *out += ")";
       return;
-    case Kind::kObject: break;
+    case Kind::kObject:
+      break;
   }
   if (const Sequence* s = v.sequence()) return ReprSequence(rt, *s, out, depth);
   const Dict* d = v.dict();
@@ -313,12 +362,23 @@ std::string EscapeHtml(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '\'': out += "&#39;"; break;
-      case '"': out += "&#34;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

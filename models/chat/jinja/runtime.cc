@@ -57,10 +57,10 @@ void Runtime::Raise(ErrorCode code, const char* format, ...) const {
 }
 
 void Runtime::RaiseTemplate(const std::string& message) const {
-  throw TemplateRaised(lutra::Format("%s, line %u: the template refuses the conversation: %s",
-                                     template_name_.c_str(), line_,
-                                     Printable(message, 2000).c_str()),
-                       message);
+  throw TemplateRaised(
+      lutra::Format("%s, line %u: the template refuses the conversation: %s",
+                    template_name_.c_str(), line_, Printable(message, 2000).c_str()),
+      message);
 }
 
 void Runtime::RaiseOutOfSteps() {
@@ -82,7 +82,7 @@ void Runtime::CheckListSize(size_t n) const {
 
 Value Runtime::String(std::string text, bool markup) {
   CheckStringSize(text.size());
-  Charge(1 + text.size() / 16);
+  Charge(3 + text.size() / 16);
   return Value::String(std::make_shared<const Text>(std::move(text), markup));
 }
 
@@ -99,16 +99,20 @@ Value Runtime::FromJson(const nlohmann::ordered_json& json, size_t depth) {
   }
   using Type = nlohmann::ordered_json::value_t;
   switch (json.type()) {
-    case Type::boolean: return Value::Bool(json.get<bool>());
-    case Type::number_integer: return Value::Int(json.get<int64_t>());
+    case Type::boolean:
+      return Value::Bool(json.get<bool>());
+    case Type::number_integer:
+      return Value::Int(json.get<int64_t>());
     case Type::number_unsigned: {
       const auto u = json.get<uint64_t>();
       // Beyond int64 the value is kept, the exact digits are not.
       return u <= INT64_MAX ? Value::Int(static_cast<int64_t>(u))
                             : Value::Float(static_cast<double>(u));
     }
-    case Type::number_float: return Value::Float(json.get<double>());
-    case Type::string: return Value::String(json.get_ref<const std::string&>());
+    case Type::number_float:
+      return Value::Float(json.get<double>());
+    case Type::string:
+      return Value::String(json.get_ref<const std::string&>());
     case Type::array: {
       std::vector<Value> items;
       items.reserve(json.size());
@@ -122,7 +126,8 @@ Value Runtime::FromJson(const nlohmann::ordered_json& json, size_t depth) {
       }
       return Value::Of(dict);
     }
-    default: return Value::None();
+    default:
+      return Value::None();
   }
 }
 
@@ -226,9 +231,9 @@ Value Runtime::Slice(const Value& v, const Value& start, const Value& stop, cons
   const SliceRange range = ClipSlice(*this, start, stop, step, text.n_chars);
   if (range.count == 0) return String("", text.markup);
   if (text.bytewise() && range.step == 1) {
-    return String(text.bytes.substr(static_cast<size_t>(range.start),
-                                    static_cast<size_t>(range.count)),
-                  text.markup);
+    return String(
+        text.bytes.substr(static_cast<size_t>(range.start), static_cast<size_t>(range.count)),
+        text.markup);
   }
   std::vector<uint32_t> starts;  // of each character; texts are at most kMaxOutputBytes or an input
   if (!text.bytewise()) {

@@ -1,5 +1,5 @@
-// One rendering: its budget, its objects and the operations on values. The interpreter is a Runtime;
-// filters, tests, functions and methods get one. Belongs to one thread.
+// One rendering: its budget, its objects and the operations on values. The interpreter is a
+// Runtime; filters, tests, functions and methods get one. Belongs to one thread.
 #pragma once
 
 #include <ctime>
@@ -112,6 +112,7 @@ class Runtime {
 struct SliceRange {
   int64_t start, step, count;
 };
-SliceRange ClipSlice(Runtime& rt, const Value& start, const Value& stop, const Value& step, size_t size);
+SliceRange ClipSlice(Runtime& rt, const Value& start, const Value& stop, const Value& step,
+                     size_t size);
 
 }  // namespace lutra::jinja

@@ -16,11 +16,13 @@ Value Same(const BuiltinCall& c, std::string text) {
   return c.rt.String(std::move(text), c.self.text().markup);
 }
 
+// The price of a search, and of a look at every character.
 void ChargeScan(const BuiltinCall& c) { c.rt.ChargeBytes(4 * c.self.str().size()); }
+void ChargeChars(const BuiltinCall& c) { c.rt.ChargeBytes(16 * c.self.str().size()); }
 
 template <std::string (*map)(string_view)>
 Value MapText(const BuiltinCall& c) {
-  ChargeScan(c);
+  ChargeChars(c);
   return Same(c, map(c.self.str()));
 }
 
@@ -61,8 +63,8 @@ size_t OffsetOf(const Text& text, size_t i) {
   return pos;
 }
 
-// The part [start, end) of the text that arguments `first` and `first + 1` select; false if start is
-// beyond the end.
+// The part [start, end) of the text that arguments `first` and `first + 1` select; false if start
+// is beyond the end.
 bool Window(const BuiltinCall& c, size_t first, size_t* begin, size_t* end) {
   const Text& text = c.self.text();
   ChargeScan(c);
@@ -109,8 +111,8 @@ Value Find(const BuiltinCall& c) {
     found = from_right ? FindLastText(text, needle) : FindText(text, needle);
   }
   if (found != kNone) {
-    return Value::Int(static_cast<int64_t>(
-        CountChars(string_view(c.self.str()).substr(0, begin + found))));
+    return Value::Int(
+        static_cast<int64_t>(CountChars(string_view(c.self.str()).substr(0, begin + found))));
   }
   if (must_exist) c.Fail("the text does not occur");
   return Value::Int(-1);
@@ -135,6 +137,7 @@ Value Replace(const BuiltinCall& c) {
 Value Texts(const BuiltinCall& c, const std::vector<string_view>& parts) {
   std::vector<Value> out;
   out.reserve(parts.size());
+  c.rt.Charge(8 * parts.size());
   for (const string_view part : parts) out.push_back(Same(c, std::string(part)));
   return c.rt.List(std::move(out));
 }
@@ -187,6 +190,7 @@ Value Split(const BuiltinCall& c) {
   string_view text = c.self.str();
   const int64_t max = c.integer(1, -1);
   if (!c.has(0) || c.arg[0]->is_none()) {
+    ChargeChars(c);
     return Texts(c, from_right ? SplitSpaceRight(text, max) : SplitSpace(text, max));
   }
   const std::string& separator = c.string(0);
@@ -219,7 +223,7 @@ Value Split(const BuiltinCall& c) {
 }
 
 Value SplitLinesMethod(const BuiltinCall& c) {
-  ChargeScan(c);
+  ChargeChars(c);
   return Texts(c, SplitLines(c.self.str(), c.flag(0, false)));
 }
 
@@ -323,7 +327,7 @@ Value ExpandTabs(const BuiltinCall& c) {
 // True if the text is not empty and every character passes.
 template <bool (*pass)(uint32_t)>
 Value All(const BuiltinCall& c) {
-  ChargeScan(c);
+  ChargeChars(c);
   const string_view text = c.self.str();
   for (size_t pos = 0; pos < text.size();) {
     const size_t n = CharLength(text, pos);
@@ -347,7 +351,7 @@ Value IsPrintableText(const BuiltinCall& c) {
 
 template <uint32_t (*map)(uint32_t)>
 Value IsInCase(const BuiltinCall& c) {
-  ChargeScan(c);
+  ChargeChars(c);
   const string_view text = c.self.str();
   bool any = false;
   for (size_t pos = 0; pos < text.size();) {
@@ -362,7 +366,7 @@ Value IsInCase(const BuiltinCall& c) {
 }
 
 Value IsTitle(const BuiltinCall& c) {
-  ChargeScan(c);
+  ChargeChars(c);
   const std::string& text = c.self.str();
   const auto any_cased = [&] {
     for (size_t pos = 0; pos < text.size(); pos += CharLength(text, pos)) {
@@ -469,7 +473,8 @@ Value ReplaceText(Runtime& rt, const Value& text, const std::string& from, const
     }
     if (left > 0) add();
   } else {
-    for (size_t at = 0; left > 0 && (at = FindText(s, from, pos)) != kNone; pos = at + from.size()) {
+    for (size_t at = 0; left > 0 && (at = FindText(s, from, pos)) != kNone;
+         pos = at + from.size()) {
       out.append(s, pos, at - pos);
       add();
     }
@@ -515,8 +520,8 @@ std::vector<string_view> SplitLines(string_view text, bool keep_ends) {
   for (size_t pos = 0; pos < text.size();) {
     const size_t n = CharLength(text, pos);
     const uint32_t c = CodePoint(text.substr(pos, n));
-    const bool is_end = (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 ||
-                        c == 0x2028 || c == 0x2029;
+    const bool is_end =
+        (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
     const size_t end = pos;
     pos += n;
     if (!is_end) continue;

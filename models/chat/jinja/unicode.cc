@@ -164,7 +164,8 @@ uint32_t MapCase(std::span<const CaseRange> table, uint32_t c) {
 
 constexpr uint32_t kSharpS = 0xDF;
 
-void AppendMapped(std::string_view character, uint32_t mapped, uint32_t original, std::string* out) {
+void AppendMapped(std::string_view character, uint32_t mapped, uint32_t original,
+                  std::string* out) {
   if (mapped == original) {
     out->append(character);
   } else {
@@ -196,9 +197,12 @@ uint32_t CodePoint(std::string_view s) {
   const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(s[i])); };
   if (Utf8SequenceLength(s) != s.size()) return 0x110000 + byte(0);
   switch (s.size()) {
-    case 1: return byte(0);
-    case 2: return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
-    case 3: return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
+    case 1:
+      return byte(0);
+    case 2:
+      return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
+    case 3:
+      return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
     default:
       return (byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 |
              (byte(3) & 0x3F);

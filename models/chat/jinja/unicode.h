@@ -1,5 +1,5 @@
-// What Python's str knows about characters, for UTF-8 text. A character that is not well-formed UTF-8
-// reads as its first byte + 0x110000 and is left as it is by every mapping.
+// What Python's str knows about characters, for UTF-8 text. A character that is not well-formed
+// UTF-8 reads as its first byte + 0x110000 and is left as it is by every mapping.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ uint32_t CodePoint(std::string_view character);
 
 bool IsSpace(uint32_t c);      // str.isspace
 bool IsPrintable(uint32_t c);  // str.isprintable; unassigned code points count as printable
-// Letters and digits. Exact for ASCII; beyond, everything but spaces, controls and general punctuation
-// counts as a letter.
+// Letters and digits. Exact for ASCII; beyond, everything but spaces, controls and general
+// punctuation counts as a letter.
 bool IsAlpha(uint32_t c);
 bool IsDigit(uint32_t c);  // ASCII
 uint32_t ToUpper(uint32_t c);

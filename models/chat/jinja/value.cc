@@ -16,15 +16,14 @@ void AppendHashKey(Runtime& rt, const Value& key, std::string* out, size_t depth
   if (depth > kMaxValueDepth) {
     rt.Raise(ErrorCode::kResourceExhausted, "dict key nested deeper than %zu", kMaxValueDepth);
   }
-  rt.Charge(1);
+  rt.Charge(12);
   if (key.is_string()) {
     rt.ChargeBytes(key.str().size());
     *out += "s" + std::to_string(key.str().size()) + ":" + key.str();
   } else if (key.is_none()) {
     *out += "n";
-  } else if (key.is_integral() ||
-             (key.is_float() && key.number() == std::floor(key.number()) &&
-              std::fabs(key.number()) < 9.0e18)) {
+  } else if (key.is_integral() || (key.is_float() && key.number() == std::floor(key.number()) &&
+                                   std::fabs(key.number()) < 9.0e18)) {
     const int64_t i = key.is_integral() ? key.integer() : static_cast<int64_t>(key.number());
     *out += "i" + std::to_string(i) + ";";
   } else if (key.is_float()) {
@@ -181,12 +180,17 @@ std::string Namespace::Print(Runtime& rt, size_t depth) {
 bool Truthy(const Value& v) {
   switch (v.kind()) {
     case Kind::kUndefined:
-    case Kind::kNone: return false;
+    case Kind::kNone:
+      return false;
     case Kind::kBool:
-    case Kind::kInt: return v.integer() != 0;
-    case Kind::kFloat: return v.number() != 0;
-    case Kind::kString: return !v.str().empty();
-    case Kind::kObject: break;
+    case Kind::kInt:
+      return v.integer() != 0;
+    case Kind::kFloat:
+      return v.number() != 0;
+    case Kind::kString:
+      return !v.str().empty();
+    case Kind::kObject:
+      break;
   }
   if (const Sequence* s = v.sequence()) return !s->sized() || !s->items.empty();
   if (const Dict* d = v.dict()) return !d->items.empty();
@@ -195,13 +199,20 @@ bool Truthy(const Value& v) {
 
 const char* TypeName(const Value& v) {
   switch (v.kind()) {
-    case Kind::kUndefined: return "undefined";
-    case Kind::kNone: return "None";
-    case Kind::kBool: return "bool";
-    case Kind::kInt: return "int";
-    case Kind::kFloat: return "float";
-    case Kind::kString: return "str";
-    case Kind::kObject: return v.object()->TypeName();
+    case Kind::kUndefined:
+      return "undefined";
+    case Kind::kNone:
+      return "None";
+    case Kind::kBool:
+      return "bool";
+    case Kind::kInt:
+      return "int";
+    case Kind::kFloat:
+      return "float";
+    case Kind::kString:
+      return "str";
+    case Kind::kObject:
+      return v.object()->TypeName();
   }
   return "?";
 }

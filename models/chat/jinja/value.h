@@ -1,6 +1,6 @@
 // Values of the template language: Python's, as far as templates see them. Strings are shared and
-// immutable; every other compound value is an Object owned by the Runtime of one rendering (so cycles
-// through namespaces and deep nesting cost nothing to free), and a Value points at it.
+// immutable; every other compound value is an Object owned by the Runtime of one rendering (so
+// cycles through namespaces and deep nesting cost nothing to free), and a Value points at it.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,9 @@ class Object;
 struct Sequence;
 struct Dict;
 
-// A string. A character is a byte and the UTF-8 continuation bytes (10xxxxxx) after it, so every byte
-// string has characters. `markup`: the result of `safe` or `escape`, which escapes what is added to it.
+// A string. A character is a byte and the UTF-8 continuation bytes (10xxxxxx) after it, so every
+// byte string has characters. `markup`: the result of `safe` or `escape`, which escapes what is
+// added to it.
 struct Text {
   explicit Text(std::string text, bool is_markup = false);
   // True if character i is byte i.
@@ -29,7 +30,8 @@ struct Text {
   size_t n_chars;
   bool markup;
 };
-using TextPtr = std::shared_ptr<const Text>;  // shared: strings are copied between variables all the time
+using TextPtr =
+    std::shared_ptr<const Text>;  // shared: strings are copied between variables all the time
 
 enum class Kind : uint8_t { kUndefined, kNone, kBool, kInt, kFloat, kString, kObject };
 
@@ -41,7 +43,9 @@ class Value {
   static Value Int(int64_t i);
   static Value Float(double f);
   static Value String(TextPtr text);
-  static Value String(std::string text) { return String(std::make_shared<const Text>(std::move(text))); }
+  static Value String(std::string text) {
+    return String(std::make_shared<const Text>(std::move(text)));
+  }
   static Value Undefined(std::string why);  // `why` is the message when it is used
   static Value Of(Object* object);
 
@@ -56,7 +60,7 @@ class Value {
 
   int64_t integer() const { return int_; }  // is_integral()
   double number() const { return is_float() ? float_ : static_cast<double>(int_); }  // is_number()
-  const Text& text() const { return *text_; }  // is_string()
+  const Text& text() const { return *text_; }                                        // is_string()
   const std::string& str() const { return text_->bytes; }
   const TextPtr& text_ptr() const { return text_; }
   const char* why_undefined() const { return text_ ? text_->bytes.c_str() : "value is undefined"; }
@@ -134,7 +138,8 @@ struct Dict final : Object {
   size_t IndexOf(Runtime& rt, const Value& key) const;
   size_t IndexOf(std::string_view key) const;
 
-  std::unordered_map<std::string, size_t> index_;  // by HashKey; only for dicts beyond a few entries
+  std::unordered_map<std::string, size_t>
+      index_;  // by HashKey; only for dicts beyond a few entries
 };
 
 // namespace(...): the one thing a template may change.

@@ -1,5 +1,5 @@
-// The template engine against what the original renders: published templates (from the shared reference
-// material), and snippets and templates of our own writing (tests/data, README.md there).
+// The template engine against what the original renders: published templates (from the shared
+// reference material), and snippets and templates of our own writing (tests/data, README.md there).
 #include "models/chat/jinja/jinja.h"
 
 #include <algorithm>
