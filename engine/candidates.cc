@@ -79,6 +79,7 @@ void Candidates::BecomeList(bool sorted) {
 }
 
 void Candidates::GatherAbove(float bound) {
+  size_ = 0;
   size_t i = 0;
   for (; i + kBlock <= n_vocab_; i += kBlock) {
     if (!AnyAbove(logits_ + i, bound)) continue;
@@ -92,6 +93,7 @@ void Candidates::GatherAbove(float bound) {
 }
 
 void Candidates::GatherAtLeast(float bound) {
+  size_ = 0;
   size_t i = 0;
   for (; i + kBlock <= n_vocab_; i += kBlock) {
     if (!AnyAtLeast(logits_ + i, bound)) continue;
@@ -118,9 +120,9 @@ Candidate Candidates::Best() {
     return *std::min_element(list_.data(), list_.data() + size_, Better);
   }
   // Strictly above, in order of ids: the first of equals stays.
-  Candidate best = {-1, kNegInf, 0.0f, 0.0f};
+  Candidate best = {-1, kNegInf, 0.0f};
   const auto look = [&](size_t i) {
-    if (logits_[i] > best.logit) best = {static_cast<int32_t>(i), logits_[i], 0.0f, 0.0f};
+    if (logits_[i] > best.logit) best = {static_cast<int32_t>(i), logits_[i], 0.0f};
   };
   size_t i = 0;
   for (; i + kBlock <= n_vocab_; i += kBlock) {
@@ -181,6 +183,7 @@ void Candidates::KeepBest(size_t k) {
   // with a higher id would lose against all k that are there, so "strictly above" is right.
   const size_t room = std::min(n_vocab_, std::max<size_t>(4 * k, 512));
   float bound = kNegInf;
+  size_ = 0;
   const auto look = [&](size_t i) {
     if (!(logits_[i] > bound)) return;
     Push(static_cast<int32_t>(i), logits_[i]);
@@ -232,18 +235,21 @@ void Candidates::SortBest(size_t k) {
   }
 }
 
-void Candidates::KeepMass(double mass, bool exceed, size_t min_keep, bool key_is_rank) {
+void Candidates::KeepMass(double center, double mass, bool exceed, size_t min_keep, bool by_rank) {
   List();
-  const bool in_order = sorted_ && key_is_rank;
-  // Sorting a whole vocabulary takes milliseconds. A histogram over the keys tells how much of it
-  // has to be sorted: the buckets before the one in which the wanted mass is certainly reached.
+  const bool in_order = sorted_ && by_rank;
+  const auto distance = [center](const Candidate& x) {
+    return std::fabs(center - static_cast<double>(x.logit));
+  };
+  // Sorting a whole vocabulary takes milliseconds. A histogram over the distances tells how much of
+  // it has to be sorted: the buckets up to the one in which the mass is certainly reached.
   constexpr size_t kFew = 512;
   constexpr int kBuckets = 256;
-  constexpr float kBucketsPerNat = 8.0f;
+  constexpr double kBucketsPerNat = 8.0;
   if (!in_order && size_ > kFew) {
-    const auto bucket = [](const Candidate& x) {
-      const float b = x.key * kBucketsPerNat;
-      return b < static_cast<float>(kBuckets - 1) ? static_cast<int>(b) : kBuckets - 1;
+    const auto bucket = [&](const Candidate& x) {
+      const double b = distance(x) * kBucketsPerNat;
+      return b < kBuckets - 1 ? static_cast<int>(b) : kBuckets - 1;
     };
     double bucket_mass[kBuckets] = {};
     size_t bucket_count[kBuckets] = {};
@@ -253,24 +259,25 @@ void Candidates::KeepMass(double mass, bool exceed, size_t min_keep, bool key_is
       ++bucket_count[b];
     }
     // The sums here and below differ by their order of addition: far less than this margin.
-    constexpr double kMargin = 1e-9;
+    const double enough = mass * (1.0 + 1e-9);
     double total = 0.0;
     size_t count = 0;
     int last = 0;
     for (; last < kBuckets - 1; ++last) {
       total += bucket_mass[last];
       count += bucket_count[last];
-      if (total > mass + kMargin && count >= std::max<size_t>(min_keep, 1)) break;
+      if (total > enough && count >= std::max<size_t>(min_keep, 1)) break;
     }
     if (last < kBuckets - 1) {
       RemoveIf([&](const Candidate& x) { return bucket(x) > last; });
     }
   }
   if (!in_order) {
-    std::sort(list_.data(), list_.data() + size_, [](const Candidate& a, const Candidate& b) {
-      return a.key != b.key ? a.key < b.key : Better(a, b);
+    std::sort(list_.data(), list_.data() + size_, [&](const Candidate& a, const Candidate& b) {
+      const double da = distance(a), db = distance(b);
+      return da != db ? da < db : Better(a, b);
     });
-    sorted_ = key_is_rank;
+    sorted_ = by_rank;
   }
   double total = 0.0;
   for (size_t i = 0; i < size_; ++i) {
@@ -282,6 +289,12 @@ void Candidates::KeepMass(double mass, bool exceed, size_t min_keep, bool key_is
   }
 }
 
+Candidates::Totals Candidates::Sums() {
+  if (!dense_) return Weights();
+  const float max = Best().logit;
+  return {max, SumExpDifferences(max, logits_, n_vocab_)};
+}
+
 Candidates::Totals Candidates::Weights() {
   const std::span<Candidate> list = List();
   Totals totals = {Best().logit, 0.0};
@@ -291,10 +304,8 @@ Candidates::Totals Candidates::Weights() {
     const size_t n = std::min(kChunk, list.size() - begin);
     for (size_t i = 0; i < n; ++i) e[i] = list[begin + i].logit;
     ExpDifferences(totals.max, e, n);
-    for (size_t i = 0; i < n; ++i) {
-      list[begin + i].p = e[i];
-      totals.sum += static_cast<double>(e[i]);
-    }
+    for (size_t i = 0; i < n; ++i) list[begin + i].p = e[i];
+    totals.sum += SumFloats(e, n);
   }
   return totals;
 }
@@ -316,7 +327,7 @@ double Candidates::Entropy(const Totals& totals) {
     const double d = static_cast<double>(list_[i].logit) - static_cast<double>(totals.max);
     h += static_cast<double>(list_[i].p) * (log_sum - d);
   }
-  return h;
+  return h / totals.sum;
 }
 
 }  // namespace lutra

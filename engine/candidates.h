@@ -22,7 +22,6 @@ struct Candidate {
   int32_t id;
   float logit;  // finite
   float p;      // see Candidates::Weights() and Softmax(); stale after any later change
-  float key;    // scratch of the stages
 };
 
 inline bool Better(const Candidate& a, const Candidate& b) {
@@ -62,9 +61,12 @@ class Candidates {
   // done. Tokens that `mask` (may be null) does not allow are no candidates.
   void Start(std::span<const float> logits, const TokenMask* mask);
 
+  size_t n_vocab() const { return n_vocab_; }
   bool dense() const { return dense_; }
   // Dense form only. The first call of a draw copies the logits.
   std::span<float> MutableLogits();
+  // From the list back to the dense form as it was: undoes all removals.
+  void BackToDense() { dense_ = true; }
 
   // The list; the dense form becomes one, in order of ids. Throws Error if there is no
   // candidate at all (see Sampler::Sample), as all functions below do; otherwise no function
@@ -88,28 +90,29 @@ class Candidates {
   // Removes every candidate x of the list for which drop(x); must leave one.
   template <class Drop>
   void RemoveIf(const Drop& drop);
-  // Sorts by `key` ascending (equal keys: better first) and keeps the shortest prefix of at least
-  // `min_keep` candidates whose p sum up to at least `mass`, or to more than it if `exceed`. Keys
-  // are >= 0 or +infinity, p from Softmax(). `key_is_rank` says that keys go with Better().
-  void KeepMass(double mass, bool exceed, size_t min_keep, bool key_is_rank);
+  // Sorts by the distance of the logit to `center` (equals: better first) and keeps the shortest
+  // prefix of at least `min_keep` candidates whose p sum up to at least `mass`, or to more than it
+  // if `exceed`. p is from Weights(). `by_rank` says that center is the greatest logit.
+  void KeepMass(double center, double mass, bool exceed, size_t min_keep, bool by_rank);
 
   struct Totals {
     float max;   // the greatest logit
-    double sum;  // of e^(logit - max) over the list
+    double sum;  // of e^(logit - max) over all candidates
   };
-  // Sets p = e^(logit - max), as float, summed in list order in double.
+  // Of either form, which stays as it is.
+  Totals Sums();
+  // Makes the list and sets its p = e^(logit - max), as float.
   Totals Weights();
   // The same, p then divided by the sum.
   Totals Softmax();
-  // Entropy in nats of the distribution that `totals` (from Weights or Softmax) belong to; p must
-  // be from Softmax.
+  // Entropy in nats of the list, given what Weights() returned for it.
   double Entropy(const Totals& totals);
 
  private:
   void Push(int32_t id, float logit) {
-    list_[size_++] = {id, logit > FLT_MAX ? FLT_MAX : logit, 0.0f, 0.0f};
+    list_[size_++] = {id, logit > FLT_MAX ? FLT_MAX : logit, 0.0f};
   }
-  // Appends the tokens of the dense form with logits above / not below `bound`.
+  // Fill the list with the tokens of the dense form with logits above / not below `bound`.
   void GatherAbove(float bound);
   void GatherAtLeast(float bound);
   void BecomeList(bool sorted);

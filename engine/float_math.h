@@ -20,9 +20,15 @@ double Log(double x);
 // x^0 is 1.
 double Pow(double x, double y);
 
-// x[i] = e^(x[i] - max) for x[i] <= max, all finite; the difference is rounded to float first.
-// Error below 0.501 ulp of float; results below FLT_MIN (differences under -87.33) are exactly 0,
-// so that flush-to-zero modes change nothing.
+// x[i] = e^(x[i] - max) for x[i] <= max, max finite; the difference is rounded to float first.
+// Error below 0.504 ulp of float. Results below FLT_MIN (differences under -87.33) are exactly 0,
+// so that flush-to-zero modes change nothing; so are those of NaN and -infinity.
 void ExpDifferences(float max, float* x, size_t n);
+
+// Sum of e^(x[i] - max), each term as ExpDifferences rounds it; +infinity counts as FLT_MAX.
+double SumExpDifferences(float max, const float* x, size_t n);
+
+// Sum of floats in double, in one fixed order of additions.
+double SumFloats(const float* x, size_t n);
 
 }  // namespace lutra

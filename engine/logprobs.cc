@@ -19,19 +19,7 @@ double LogSumExp(std::span<const float> logits) {
   for (const float x : logits) max = x > max ? x : max;
   if (max == kNegInf) return -std::numeric_limits<double>::infinity();
   max = ClampLogit(max);
-  constexpr size_t kChunk = 256;
-  float e[kChunk];
-  double sum = 0.0;
-  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
-    const size_t n = std::min(kChunk, logits.size() - begin);
-    // A difference of -FLT_MAX counts for nothing, as -infinity and NaN do.
-    for (size_t i = 0; i < n; ++i) {
-      const float x = logits[begin + i];
-      e[i] = IsCandidateLogit(x) ? ClampLogit(ClampLogit(x) - max) : -FLT_MAX;
-    }
-    ExpDifferences(0.0f, e, n);
-    for (size_t i = 0; i < n; ++i) sum += static_cast<double>(e[i]);
-  }
+  const double sum = SumExpDifferences(max, logits.data(), logits.size());
   return static_cast<double>(max) + Log(sum);
 }
 

@@ -69,19 +69,20 @@ class Mirostat1 : public Mirostat {
   static constexpr size_t kBest = 100;
 
   void Cut(Candidates* candidates) override {
-    candidates->Softmax();
+    if (!candidates->dense()) return;  // temperature <= 0 has chosen
+    candidates->KeepBest(kBest);
     candidates->SortBest(kBest);
     const std::span<const Candidate> list = candidates->List();
     double sum_tb = 0.0, sum_tt = 0.0;
     for (size_t i = 0; i + 1 < std::min(kBest, list.size()); ++i) {
-      if (list[i + 1].p == 0.0f) break;
       const double rank = static_cast<double>(i);
       const double t = Log((rank + 2.0) / (rank + 1.0));
-      const double b = Log(static_cast<double>(list[i].p) / static_cast<double>(list[i + 1].p));
+      // ln(p_i / p_i+1)
+      const double b = static_cast<double>(list[i].logit) - static_cast<double>(list[i + 1].logit);
       sum_tb += t * b;
       sum_tt += t * t;
     }
-    const double n = static_cast<double>(list.size());
+    const double n = n_vocab_;
     double k = n;
     if (sum_tb > 0.0) {
       const double s = sum_tb / sum_tt;
@@ -92,8 +93,13 @@ class Mirostat1 : public Mirostat {
       k = Pow(Pow(2.0, mu()) / spread, 1.0 / s);
     }
     // Also false for NaN, as from a vocabulary of one token.
-    const size_t keep = k < n ? static_cast<size_t>(std::max(k, 1.0)) : list.size();
-    candidates->KeepBest(keep);
+    const size_t keep = static_cast<size_t>(k < n ? std::max(k, 1.0) : n);
+    if (keep <= list.size()) {
+      candidates->Truncate(keep);
+    } else if (list.size() >= kBest) {
+      candidates->BackToDense();
+      candidates->KeepBest(keep);
+    }
   }
 
   double n_vocab_;
@@ -109,16 +115,17 @@ class Mirostat2 : public Mirostat {
 
  private:
   void Cut(Candidates* candidates) override {
-    const Candidates::Totals totals = candidates->Softmax();
+    const Candidates::Totals totals = candidates->Sums();
+    const double max = static_cast<double>(totals.max);
     // -log2 p > mu, solved for the logit: one logarithm in all.
-    const double minimum = static_cast<double>(totals.max) + Log(totals.sum) - mu() / kLog2E;
-    const float max = totals.max;
-    candidates->RemoveIf([&](const Candidate& x) {
-      return static_cast<double>(x.logit) < minimum && x.logit < max;
-    });
-    // Of several best ones, none of which passes, only the first stays.
-    if (static_cast<double>(max) < minimum) candidates->KeepOnlyBest();
-    candidates->SortBest(candidates->size());
+    const double minimum = max + Log(totals.sum) - mu() / kLog2E;
+    // Where not even the best passes, it stays alone.
+    if (max < minimum) {
+      candidates->KeepOnlyBest();
+    } else {
+      candidates->KeepAtLeast(ClampLogit(static_cast<float>(minimum)));
+      candidates->SortBest(candidates->size());
+    }
   }
 };
 

@@ -33,13 +33,19 @@ class Temperature : public SamplerStage {
     // Only differences matter for the draw. Where the quotients would overflow, and become equal,
     // the logits are first moved so that the greatest is 0.
     const float shift = std::isfinite(max / t) ? 0.0f : max;
-    for (Candidate& x : candidates->List()) x.logit = ClampLogit((x.logit - shift) / t);
+    if (candidates->dense()) {
+      for (float& x : candidates->MutableLogits()) {
+        if (IsCandidateLogit(x)) x = ClampLogit((ClampLogit(x) - shift) / t);
+      }
+    } else {
+      for (Candidate& x : candidates->List()) x.logit = ClampLogit((x.logit - shift) / t);
+    }
   }
 
   float DynamicTemperature(Candidates* candidates) const {
     const double low = t_ > range_ ? static_cast<double>(t_) - static_cast<double>(range_) : 0.0;
     const double high = static_cast<double>(t_) + static_cast<double>(range_);
-    const double h = candidates->Entropy(candidates->Softmax());
+    const double h = candidates->Entropy(candidates->Weights());
     const double normal = h / Log(static_cast<double>(candidates->size()));
     return static_cast<float>(
         low + (high - low) * Pow(normal < 0.0 ? 0.0 : normal, static_cast<double>(exponent_)));

