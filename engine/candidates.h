@@ -65,7 +65,7 @@ class Candidates {
   bool dense() const { return dense_; }
   // Dense form only. The first call of a draw copies the logits.
   std::span<float> MutableLogits();
-  // From the list back to the dense form as it was: undoes all removals.
+  // From the list back to the dense form: undoes removals, not edits of logits.
   void BackToDense() { dense_ = true; }
 
   // The list; the dense form becomes one, in order of ids. Throws Error if there is no
