@@ -38,13 +38,13 @@ if(NOT nlohmann_json_FOUND)
   FetchContent_MakeAvailable(json)
 endif()
 
-# PCRE2 (8 bit, with Unicode properties): runs the published pre-tokenizer expressions.
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 # libedit: line editing and history of `lutra chat`.
 pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 
 if(LUTRA_BUILD_TESTS)
+  # PCRE2 (8 bit, with Unicode properties): runs the published pre-tokenizer expressions, which our splitters must equal.
+  pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
   find_package(doctest 2.4 CONFIG QUIET)
   if(NOT doctest_FOUND)
     FetchContent_Declare(doctest
