@@ -185,7 +185,7 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
       const std::vector<Way> all_ways = {
           {1, 1}, {1, 3}, {1, 7},  {1, 64},  {2, 1}, {2, 3}, {2, 7}, {2, 64}, {2, 300}, {3, 1},
           {3, 3}, {3, 7}, {3, 64}, {3, 300}, {4, 1}, {4, 3}, {4, 7}, {4, 64}, {4, 300}};
-      const std::vector<Way> some_ways = {{1, 300}, {1, 1}, {2, 7}, {3, 64}, {4, 3}};
+      const std::vector<Way> some_ways = {{1, 300}, {1, 1}, {2, 7}, {3, 64}, {4, 150}};
       const auto check = [&](const std::vector<Way>& ways, size_t n) {
         for (const Way& w : ways) {
           INFO(w.threads, " threads, chunks of ", w.chunk);
@@ -195,14 +195,15 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
           CheckSame(run.Logits(std::span(ids).first(n), w.chunk), part);
         }
       };
-      // The whole cross is walked over two pages with the best SIMD, a diagonal over three pages
-      // with every other.
-      if (kv == KvType::kF16) {
-        check(all_ways, 140);
-        ForEachSimd([&] { check(some_ways, 300); });
-      } else {
+      // A quantized and an expert model walk the whole cross into the second page; all walk a
+      // diagonal through three pages with every SIMD choice. More threads than cores wait for each
+      // other at every phase, so not more than that.
+      if (kv == KvType::kF32) {
         check(some_ways, 140);
+        continue;
       }
+      if (m.name == "IQ4_K" || m.name == "Q8_0 experts") check(all_ways, 132);
+      ForEachSimd([&] { check(some_ways, 300); });
     }
   }
 }
