@@ -15,7 +15,9 @@ std::string Gib(uint64_t bytes) {
   return mib < 1000 ? Format("%.1f MiB", mib) : Format("%.2f GiB", mib / 1024);
 }
 
-MemoryPlan Plan(const GgufFile& file, const Hparams& h, const EngineOptions& options) {
+}  // namespace
+
+MemoryPlan PlanMemory(const GgufFile& file, const Hparams& h, const EngineOptions& options) {
   MemoryPlan plan{};
   plan.n_ctx = options.n_ctx != 0 ? options.n_ctx : std::min(h.n_ctx_train, kDefaultContext);
   plan.kv_type = options.kv_type;
@@ -26,7 +28,14 @@ MemoryPlan Plan(const GgufFile& file, const Hparams& h, const EngineOptions& opt
   return plan;
 }
 
-}  // namespace
+void RequireMemory(const MemoryPlan& plan, const std::string& path, uint64_t reusable_bytes) {
+  const MemoryAdvice memory = AdviseMemory();
+  if (memory.available_bytes != 0 && plan.total() > memory.available_bytes + reusable_bytes) {
+    Fail(ErrorCode::kResourceExhausted,
+         "%s: needs %s, but only %s are available: choose a smaller model or quantization, or a shorter context (-c)",
+         path.c_str(), plan.Text().c_str(), Gib(memory.available_bytes + reusable_bytes).c_str());
+  }
+}
 
 KvType ParseKvType(const std::string& name) {
   if (name == "f32" || name == "fp32") return KvType::kF32;
@@ -59,13 +68,8 @@ Engine::Engine(const EngineOptions& options) {
   GgufFile file = GgufFile::Open(options.model_path);
   const Hparams h = ReadHparams(file);
   if (options.need_tokenizer) tokenizer_ = Tokenizer::FromGguf(file);
-  plan_ = Plan(file, h, options);
-  const MemoryAdvice memory = AdviseMemory();
-  if (memory.available_bytes != 0 && plan_.total() > memory.available_bytes) {
-    Fail(ErrorCode::kResourceExhausted,
-         "%s: needs %s, but only %s are available: choose a smaller model or quantization, or a shorter context (-c)",
-         options.model_path.c_str(), plan_.Text().c_str(), Gib(memory.available_bytes).c_str());
-  }
+  plan_ = PlanMemory(file, h, options);
+  RequireMemory(plan_, options.model_path, file.memory_bytes());
   if (options.n_ctx > h.n_ctx_train) {
     Log(LogLevel::kWarning, "context %u is longer than the %u tokens the model was trained with; expect worse text",
         options.n_ctx, h.n_ctx_train);

@@ -41,6 +41,13 @@ struct MemoryPlan {
   KvType kv_type;
 };
 
+// From the tensor list and the options alone.
+MemoryPlan PlanMemory(const GgufFile& file, const Hparams& h, const EngineOptions& options);
+
+// Throws Error(kResourceExhausted) with the plan and the fix if it exceeds the memory available and `reusable_bytes`, which
+// loading gives back (GgufFile::memory_bytes).
+void RequireMemory(const MemoryPlan& plan, const std::string& path, uint64_t reusable_bytes = 0);
+
 // One forward pass runs at a time: sessions of an engine share its scratch and belong to one thread.
 class Engine {
  public:

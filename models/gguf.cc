@@ -184,14 +184,18 @@ GgufFile GgufFile::Open(const std::string& path) {
 }
 
 GgufFile GgufFile::FromBytes(std::span<const uint8_t> bytes, const std::string& name) {
+  return FromMapping(MappedFile::View(bytes, name));
+}
+
+GgufFile GgufFile::FromMapping(MappedFile mapping) {
   GgufFile file;
-  file.path_ = name;
-  file.parts_.push_back(std::make_unique<MappedFile>(MappedFile::View(bytes, name)));
+  file.path_ = mapping.path();
+  file.parts_.push_back(std::make_unique<MappedFile>(std::move(mapping)));
   file.ReadPart(0);
   if (file.GetU64("split.count").value_or(1) > 1) {
     Fail(ErrorCode::kUnsupported,
          "%s: metadata key 'split.count': parts of a split model are opened by path",
-         Shown(name).c_str());
+         Shown(file.path_).c_str());
   }
   file.IndexTensors();
   return file;
@@ -200,6 +204,12 @@ GgufFile GgufFile::FromBytes(std::span<const uint8_t> bytes, const std::string& 
 uint64_t GgufFile::file_bytes() const {
   uint64_t bytes = 0;
   for (const auto& part : parts_) bytes += part->bytes().size();
+  return bytes;
+}
+
+uint64_t GgufFile::memory_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& part : parts_) bytes += part->is_memory() ? part->bytes().size() : 0;
   return bytes;
 }
 

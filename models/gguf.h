@@ -100,6 +100,8 @@ class GgufFile {
   // The same over bytes in memory (tests, fuzzing), which must outlive the file; `name` stands for
   // the path in messages. Not for split models.
   static GgufFile FromBytes(std::span<const uint8_t> bytes, const std::string& name);
+  // The same over a mapping (MappedFile::Memory, MappedFile::View) that it takes.
+  static GgufFile FromMapping(MappedFile mapping);
 
   GgufFile(GgufFile&&) noexcept;
   GgufFile& operator=(GgufFile&&) noexcept;
@@ -109,6 +111,8 @@ class GgufFile {
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
   uint64_t file_bytes() const;  // all parts
+  // Of which are memory that Release gives back (MappedFile::Memory).
+  uint64_t memory_bytes() const;
   size_t n_parts() const { return parts_.size(); }
   // Of FromBytes: one part, a view of the bytes.
   const MappedFile& part(size_t i) const { return *parts_[i]; }

@@ -93,6 +93,8 @@ class GgufWriter {
   // removed when anything throws.
   void Write(const std::string& path) const;
   std::vector<uint8_t> WriteToBytes() const;
+  // Hands all FileBytes() bytes to the sink, in order.
+  void WriteTo(const GgufByteSink& sink) const;
 
  private:
   struct Entry {
@@ -145,7 +147,6 @@ class GgufWriter {
   void Put(Entry entry);
   uint64_t Alignment() const;
   std::vector<uint8_t> Header(uint64_t alignment) const;  // padded up to the data
-  void WriteTo(const GgufByteSink& sink) const;
 
   std::vector<Entry> entries_;
   std::vector<Tensor> tensors_;

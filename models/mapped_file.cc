@@ -86,6 +86,20 @@ MappedFile MappedFile::View(std::span<const uint8_t> bytes, const std::string& n
   return file;
 }
 
+MappedFile MappedFile::Memory(size_t size, const std::string& name) {
+  void* p = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
+    Fail(ErrorCode::kResourceExhausted, "%s: cannot get %zu bytes of memory: %s",
+         Printable(name, 400).c_str(), size, std::strerror(errno));
+  }
+  MappedFile file;
+  file.path_ = name;
+  file.data_ = static_cast<const uint8_t*>(p);
+  file.size_ = size;
+  file.owned_ = file.memory_ = true;
+  return file;
+}
+
 MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
@@ -93,6 +107,8 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(owned_, other.owned_);
+  std::swap(memory_, other.memory_);
+  std::swap(kept_, other.kept_);
   std::swap(device_, other.device_);
   std::swap(inode_, other.inode_);
   return *this;
@@ -103,15 +119,17 @@ MappedFile::~MappedFile() {
 }
 
 void MappedFile::WillNeed(const uint8_t* begin, size_t n) const {
-  if (owned_) Advise(begin, n, MADV_WILLNEED, true);
+  if (owned_ && !memory_) Advise(begin, n, MADV_WILLNEED, true);
 }
 void MappedFile::Release(const uint8_t* begin, size_t n) const {
-  if (owned_) Advise(begin, n, MADV_DONTNEED, false);  // on a view it would erase somebody's memory
+  if (!owned_) return;  // it would erase somebody's memory
+  if (memory_ && begin < data_ + kept_) return;
+  Advise(begin, n, MADV_DONTNEED, false);
 }
 
 void MappedFile::CheckNotTruncated() const {
   struct stat st;
-  if (!owned_ || ::stat(path_.c_str(), &st) != 0) return;
+  if (!owned_ || memory_ || ::stat(path_.c_str(), &st) != 0) return;
   const bool same =
       static_cast<uint64_t>(st.st_dev) == device_ && static_cast<uint64_t>(st.st_ino) == inode_;
   if (same && static_cast<uint64_t>(st.st_size) < size_) {

@@ -15,15 +15,23 @@ class MappedFile {
   // Bytes that live elsewhere (and must outlive this), behind the same interface; `name` stands for
   // the path.
   static MappedFile View(std::span<const uint8_t> bytes, const std::string& name);
+  // Zeroed memory behind the same interface, to be filled through writable(). What is released
+  // beyond the kept bytes is gone for good and reads as zeros. Throws Error(kResourceExhausted).
+  static MappedFile Memory(size_t size, const std::string& name);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
 
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  uint8_t* writable() { return memory_ ? const_cast<uint8_t*>(data_) : nullptr; }
+  // Of memory: Release leaves what begins in the first `kept` bytes.
+  void Keep(size_t kept) { kept_ = kept; }
+  // True if Release gives memory back that counts as used now (Memory).
+  bool is_memory() const { return memory_; }
 
   // Tells the kernel that [begin, begin + n) will be read soon, in order / is not needed in memory
-  // any more (it can be read again from the file). Hints: never fail. `begin` points into bytes().
+  // any more (of a file it can be read again). Hints: never fail. `begin` points into bytes().
   void WillNeed(const uint8_t* begin, size_t n) const;
   void Release(const uint8_t* begin, size_t n) const;
 
@@ -39,6 +47,8 @@ class MappedFile {
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   bool owned_ = false;   // false: a view, nothing to unmap
+  bool memory_ = false;  // anonymous, not a file
+  size_t kept_ = 0;      // of memory
   uint64_t device_ = 0;  // which file was mapped
   uint64_t inode_ = 0;
 };
