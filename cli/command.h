@@ -29,5 +29,6 @@ int RunTokenize(int argc, char** argv);
 int RunLogits(int argc, char** argv);
 int RunChat(int argc, char** argv);
 int RunRun(int argc, char** argv);
+int RunBench(int argc, char** argv);
 
 }  // namespace lutra::cli

@@ -18,6 +18,7 @@ constexpr Command kCommands[] = {
     {"run", "complete a text or answer one message", RunRun},
     {"inspect", "show what a GGUF file holds: metadata, tensors, sizes", RunInspect},
     {"tokenize", "text to token ids and back", RunTokenize},
+    {"bench", "measure speed, of a file or of random weights in any shape", RunBench},
     {"logits", "write the logits of a token sequence to a file", RunLogits},
 };
 

@@ -1,0 +1,21 @@
+# Writes OUTPUT, a header with the commit of the tree at SOURCE, if it changed.
+set(commit unknown)
+set(number 0)
+find_program(git git)
+if(git)
+  execute_process(COMMAND ${git} -C ${SOURCE} rev-parse --short=8 HEAD OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE
+    ERROR_QUIET RESULT_VARIABLE failed)
+  if(NOT failed)
+    set(commit ${found})
+    execute_process(COMMAND ${git} -C ${SOURCE} rev-list --count HEAD OUTPUT_VARIABLE number OUTPUT_STRIP_TRAILING_WHITESPACE
+      ERROR_QUIET)
+  endif()
+endif()
+set(text "#define LUTRA_BUILD_COMMIT \"${commit}\"\n#define LUTRA_BUILD_NUMBER ${number}\n")
+set(old "")
+if(EXISTS ${OUTPUT})
+  file(READ ${OUTPUT} old)
+endif()
+if(NOT old STREQUAL text)
+  file(WRITE ${OUTPUT} "${text}")
+endif()
