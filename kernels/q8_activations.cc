@@ -20,8 +20,7 @@ namespace lutra {
 namespace HWY_NAMESPACE {
 
 void QuantizeRowTarget(const float* HWY_RESTRICT x, size_t n, size_t unit, int8_t* HWY_RESTRICT q,
-                       float* HWY_RESTRICT d, int32_t* HWY_RESTRICT minus_sum16,
-                       int32_t* HWY_RESTRICT minus_sum32) {
+                       float* HWY_RESTRICT d, int16_t* HWY_RESTRICT sums) {
   const DF df;
   const DI di;
   const hn::Rebind<int16_t, DI> d16;
@@ -57,11 +56,7 @@ void QuantizeRowTarget(const float* HWY_RESTRICT x, size_t n, size_t unit, int8_
         sum = hn::Add(sum, i);
         hn::StoreU(hn::DemoteTo(d8, hn::DemoteTo(d16, i)), d8, q + at + p);
       }
-      minus_sum16[at / 16] = -hn::ReduceSum(di, sum);
-    }
-    for (size_t k = 0; k < unit; k += 32) {
-      const size_t at = u * unit + k;
-      minus_sum32[at / 32] = minus_sum16[at / 16] + minus_sum16[at / 16 + 1];
+      sums[at / 16] = static_cast<int16_t>(hn::ReduceSum(di, sum));
     }
   }
 }
@@ -76,13 +71,11 @@ namespace lutra {
 
 HWY_EXPORT(QuantizeRowTarget);
 
-void QuantizeRow(const float* x, size_t n, size_t unit, int8_t* q, float* d, int32_t* minus_sum16,
-                 int32_t* minus_sum32) {
-  HWY_DYNAMIC_DISPATCH(QuantizeRowTarget)(x, n, unit, q, d, minus_sum16, minus_sum32);
+void QuantizeRow(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums) {
+  HWY_DYNAMIC_DISPATCH(QuantizeRowTarget)(x, n, unit, q, d, sums);
 }
 
-void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d,
-                          int32_t* minus_sum16, int32_t* minus_sum32) {
+void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums) {
   for (size_t u = 0; u < n / unit; ++u) {
     float amax = 0.0f;
     bool finite = true;
@@ -100,20 +93,27 @@ void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, floa
     }
   }
   for (size_t g = 0; g < n / 16; ++g) {
-    int32_t sum = 0;
+    int sum = 0;
     for (size_t k = 0; k < 16; ++k) sum += q[g * 16 + k];
-    minus_sum16[g] = -sum;
+    sums[g] = static_cast<int16_t>(sum);
   }
-  for (size_t g = 0; g < n / 32; ++g) minus_sum32[g] = minus_sum16[2 * g] + minus_sum16[2 * g + 1];
 }
+
+namespace {
+constexpr size_t Blocks(size_t n_cols) { return (n_cols + Q8View::kBlockCols - 1) / Q8View::kBlockCols; }
+constexpr size_t Rows(size_t max_tokens, size_t max_cols) { return Blocks(max_cols) * max_tokens + Q8View::kSlackTokens; }
+}  // namespace
 
 Q8Activations::Q8Activations(size_t max_tokens, size_t max_cols)
     : max_tokens_(max_tokens),
-      max_cols_((max_cols + 255) / 256 * 256),
-      q_(max_tokens * max_cols_),
-      d_(max_tokens * max_cols_ / 32),
-      minus_sum16_(max_tokens * max_cols_ / 16),
-      minus_sum32_(max_tokens * max_cols_ / 32) {}
+      max_cols_(Blocks(max_cols) * Q8View::kBlockCols),
+      q_(Rows(max_tokens, max_cols) * Q8View::kBlockCols),
+      d_(Rows(max_tokens, max_cols) * (Q8View::kBlockCols / 32)),
+      sums_(Rows(max_tokens, max_cols) * (Q8View::kBlockCols / 16)) {}
+
+size_t Q8Activations::PlannedBytes(size_t max_tokens, size_t max_cols) {
+  return Rows(max_tokens, max_cols) * (Q8View::kBlockCols + 4 * (Q8View::kBlockCols / 32) + 2 * (Q8View::kBlockCols / 16));
+}
 
 void Q8Activations::Reshape(Activations kind, size_t n_tokens, size_t n_cols) {
   unit_ = kind == Activations::kQ8x256 ? 256 : 32;
@@ -124,35 +124,15 @@ void Q8Activations::Reshape(Activations kind, size_t n_tokens, size_t n_cols) {
 
 void Q8Activations::SetRow(size_t token, const float* x) {
   LUTRA_DCHECK(token < n_tokens_);
-  const size_t begin = TileBegin(token, n_tokens_);
-  const size_t size = TileSize(begin, n_tokens_);
-  int8_t* q = q_.data() + begin * n_cols_;
-  float* d = d_.data() + begin * (n_cols_ / unit_);
-  int32_t* sum16 = minus_sum16_.data() + begin * (n_cols_ / 16);
-  int32_t* sum32 = minus_sum32_.data() + begin * (n_cols_ / 32);
-  if (size == 1) {
-    QuantizeRow(x, n_cols_, unit_, q, d, sum16, sum32);
-    return;
-  }
-  // A few units at a time through a small buffer, then to the token's places in the tile.
-  constexpr size_t kStep = 1024;
-  int8_t q_step[kStep];
-  float d_step[kStep / 32];
-  int32_t s16[kStep / 16], s32[kStep / 32];
-  const size_t t = token - begin;
-  for (size_t k = 0; k < n_cols_; k += kStep) {
-    const size_t n = std::min(kStep, n_cols_ - k);
-    QuantizeRow(x + k, n, unit_, q_step, d_step, s16, s32);
-    for (size_t i = 0; i < n / 4; ++i) std::memcpy(q + ((k / 4 + i) * size + t) * 4, q_step + 4 * i, 4);
-    for (size_t i = 0; i < n / unit_; ++i) d[(k / unit_ + i) * size + t] = d_step[i];
-    for (size_t i = 0; i < n / 16; ++i) sum16[(k / 16 + i) * size + t] = s16[i];
-    for (size_t i = 0; i < n / 32; ++i) sum32[(k / 32 + i) * size + t] = s32[i];
+  constexpr size_t kCols = Q8View::kBlockCols;
+  for (size_t b = 0; b * kCols < n_cols_; ++b) {
+    const size_t row = b * n_tokens_ + token;
+    QuantizeRow(x + b * kCols, std::min(kCols, n_cols_ - b * kCols), unit_, q_.data() + row * kCols,
+                d_.data() + row * (kCols / unit_), sums_.data() + row * (kCols / 16));
   }
 }
 
-Q8View Q8Activations::view() const {
-  return {q_.data(), d_.data(), minus_sum16_.data(), minus_sum32_.data(), n_cols_, unit_, n_tokens_};
-}
+Q8View Q8Activations::view() const { return {q_.data(), d_.data(), sums_.data(), n_cols_, unit_, n_tokens_}; }
 
 }  // namespace lutra
 #endif  // HWY_ONCE

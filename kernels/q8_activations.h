@@ -14,35 +14,24 @@
 
 namespace lutra {
 
-// Tokens are stored in *tiles* of 8, then one of 4 if at least 4 are left, then tiles of 1; inside a tile of T tokens everything is
-// interleaved token by token, so that a kernel walks one pointer. With s the first token of the tile and t the token in it:
-//   q             4-byte quads  [n_cols / 4][T]   from byte s * n_cols
-//   d             floats        [n_cols / unit][T] from element s * (n_cols / unit)
-//   minus_sum16   int32         [n_cols / 16][T]   from element s * (n_cols / 16);   -(sum of 16 q)
-//   minus_sum32   int32         [n_cols / 32][T]   likewise
+// Rows are cut into *blocks* of 256 columns (the last may be narrower, its storage is not), and each block holds all tokens, so that
+// a kernel finds any run of tokens at constant distances, and the next block after a long stride:
+//   q      int8   [n_blocks][n_tokens][256]
+//   d      float  [n_blocks][n_tokens][256 / unit]
+//   sums   int16  [n_blocks][n_tokens][16]          sums of 16 q
+// kSlackTokens rows behind the last token may be read (kernels compute whole tiles of tokens and drop what is too much).
 struct Q8View {
   const int8_t* q;
   const float* d;
-  const int32_t* minus_sum16;
-  const int32_t* minus_sum32;
+  const int16_t* sums;
   size_t n_cols;
   size_t unit;      // 256 or 32
   size_t n_tokens;
+
+  size_t n_blocks() const { return (n_cols + kBlockCols - 1) / kBlockCols; }
+  static constexpr size_t kBlockCols = 256;
+  static constexpr size_t kSlackTokens = 32;
 };
-
-inline constexpr size_t kTileTokens = 8;
-
-// Size of the tile that begins at token `begin` of n_tokens.
-constexpr size_t TileSize(size_t begin, size_t n_tokens) {
-  const size_t left = n_tokens - begin;
-  return left >= 8 ? 8 : left >= 4 ? 4 : 1;
-}
-// First token of the tile that holds `token`.
-constexpr size_t TileBegin(size_t token, size_t n_tokens) {
-  const size_t whole = n_tokens / 8 * 8;
-  if (token < whole) return token / 8 * 8;
-  return n_tokens - whole >= 4 && token < whole + 4 ? whole : token;
-}
 
 // Owner, sized once for the largest use.
 class Q8Activations {
@@ -53,20 +42,20 @@ class Q8Activations {
   // Quantizes x [n_cols] as row `token`. Different tokens may be written concurrently.
   void SetRow(size_t token, const float* x);
   Q8View view() const;
+  // Bytes an owner of that size takes.
+  static size_t PlannedBytes(size_t max_tokens, size_t max_cols);
 
  private:
   size_t max_tokens_, max_cols_;
   size_t n_tokens_ = 0, n_cols_ = 0, unit_ = 256;
   AlignedArray<int8_t> q_;
   AlignedArray<float> d_;
-  AlignedArray<int32_t> minus_sum16_, minus_sum32_;
+  AlignedArray<int16_t> sums_;
 };
 
-// One row, SIMD. Outputs as in a Q8View of one token.
-void QuantizeRow(const float* x, size_t n, size_t unit, int8_t* q, float* d, int32_t* minus_sum16,
-                 int32_t* minus_sum32);
+// One row of n values, SIMD: q [n], d [n / unit], sums [n / 16].
+void QuantizeRow(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums);
 // The definition, scalar.
-void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d,
-                          int32_t* minus_sum16, int32_t* minus_sum32);
+void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums);
 
 }  // namespace lutra

@@ -80,7 +80,8 @@ void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& 
   }
   // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
   const size_t threads = static_cast<size_t>(pool.n_threads());
-  const size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
+  size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
+  if (x.n_tokens() > 8) per_chunk += per_chunk % 2;  // kernels for many tokens take two units at a time
   const size_t n_chunks = (units + per_chunk - 1) / per_chunk;
   pool.For(n_chunks, [&](size_t chunk) {
     size_t begin = chunk * per_chunk;

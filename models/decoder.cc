@@ -89,9 +89,8 @@ uint64_t Decoder::PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_l
   const Widths w = WidthsOf(h);
   const uint64_t floats = 3ull * h.n_embd + w.q + w.kv_k + w.kv_v + w.att + 2 * w.ff + h.rope.n_rot +
                           (h.n_expert > 0 ? h.n_expert + 2ull * h.n_embd : 0);
-  // Two quantized forms of the widest input: int8, scales and sums.
-  const uint64_t q8 = 2 * (w.all + 255) * (1 + 0.5 + 0.125);
-  return max_tokens * (floats * 4 + q8) + max_logits * uint64_t{h.n_vocab} * 4;
+  // Two quantized forms of the widest input.
+  return max_tokens * floats * 4 + 2 * Q8Activations::PlannedBytes(max_tokens, w.all) + max_logits * uint64_t{h.n_vocab} * 4;
 }
 
 std::span<const float> Decoder::logits(size_t i) const {

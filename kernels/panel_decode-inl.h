@@ -1,0 +1,229 @@
+// Reading packed panels (kernels/panel.h), per target: indexes out of their bit planes, through the table in registers to unsigned
+// lanes; scales, biases, super-scales; and 4-way dot products.
+//
+// Instructions per 64 weights (one chunk: 16 rows x 4 weights) on AVX-512 with VBMI: 4 bits 0.5 load, 1 and, 0.5 shift; 2 bits 0.25
+// load, 1 and, 0.75 shift; 3, 5, 6 bits: + 1 shift, 1 and-or, a quarter or half load; table: 1 pshufb (5 and 6 bits 1 vpermb; without
+// VBMI 2 or 4 pshufb and 1 or 3 blends).
+#if defined(LUTRA_PANEL_DECODE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LUTRA_PANEL_DECODE_INL_H_
+#undef LUTRA_PANEL_DECODE_INL_H_
+#else
+#define LUTRA_PANEL_DECODE_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/fixed_order-inl.h"
+#include "kernels/panel.h"
+#include "kernels/targets.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lutra {
+namespace HWY_NAMESPACE {
+
+using DU8 = hn::Repartition<uint8_t, DI>;
+using DI8 = hn::Repartition<int8_t, DI>;
+using DU16 = hn::Repartition<uint16_t, DI>;
+using DI16 = hn::Repartition<int16_t, DI>;
+using VU8 = hn::Vec<DU8>;
+using VI8 = hn::Vec<DI8>;
+
+// acc[row] += sum of 4 u8 x i8 products, exactly. Three ways to do it; the results are the same.
+struct DotGeneric {
+  static constexpr bool kOneInstruction = HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86;
+  // kPairsFit: 2 * max(u) * 127 <= 32767.
+  template <bool kPairsFit>
+  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
+#if HWY_TARGET <= HWY_AVX3_DL
+    return hn::SumOfMulQuadAccumulate(DI(), u, a, acc);
+#else
+    const DI16 d16;
+    if constexpr (kPairsFit) {
+      const auto pairs = hn::SatWidenMulPairwiseAdd(d16, u, a);
+      return hn::Add(acc, hn::WidenMulPairwiseAdd(DI(), pairs, hn::Set(d16, int16_t{1})));
+    } else {
+      // Even and odd bytes apart: products of 16-bit numbers cannot saturate.
+      const auto u16 = hn::BitCast(DU16(), u);
+      const auto a16 = hn::BitCast(d16, a);
+      const auto u_even = hn::BitCast(d16, hn::And(u16, hn::Set(DU16(), uint16_t{0xFF})));
+      const auto u_odd = hn::BitCast(d16, hn::ShiftRight<8>(u16));
+      const auto a_even = hn::ShiftRight<8>(hn::ShiftLeft<8>(a16));
+      const auto a_odd = hn::ShiftRight<8>(a16);
+      const auto even = hn::WidenMulPairwiseAdd(DI(), u_even, a_even);
+      const auto odd = hn::WidenMulPairwiseAdd(DI(), u_odd, a_odd);
+      return hn::Add(acc, hn::Add(even, odd));
+    }
+#endif
+  }
+};
+
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+// vpdpbusd on CPUs that have it without the rest of Highway's next target: AVX-VNNI beside AVX2 (Alder Lake), AVX512_VNNI beside
+// AVX3 (Cascade Lake). Assembly, because the instruction is all we want of those extensions.
+struct DotVnni {
+  static constexpr bool kOneInstruction = true;
+  template <bool>
+  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc.raw) : "v"(u.raw), "v"(a.raw));
+#endif
+    return acc;
+  }
+};
+#endif
+
+// Moves bit `kFrom` of every byte to bit `kTo`, then keeps the `kMask` bits there.
+template <int kFrom, int kTo, int kMask>
+HWY_INLINE VU8 Field(VU8 v) {
+  const DU8 d8;
+  const DU16 d16;
+  auto w = hn::BitCast(d16, v);
+  if constexpr (kFrom > kTo) w = hn::ShiftRight<kFrom - kTo>(w);
+  if constexpr (kFrom < kTo) w = hn::ShiftLeft<kTo - kFrom>(w);
+  return hn::And(hn::BitCast(d8, w), hn::Set(d8, static_cast<uint8_t>(kMask << kTo)));
+}
+
+// The lookup table in registers.
+template <PanelKind kKind>
+struct Table {
+  static constexpr size_t kRegisters = kKind.bits == 6 ? 4 : kKind.bits == 5 ? 2 : 1;
+  VU8 part[kRegisters];  // 16 entries each, in every 128-bit lane
+#if HWY_TARGET <= HWY_AVX3_DL
+  VU8 all;
+#endif
+  HWY_INLINE explicit Table(const uint8_t* table) {
+    for (size_t i = 0; i < kRegisters; ++i) part[i] = hn::LoadDup128(DU8(), table + 16 * i);
+#if HWY_TARGET <= HWY_AVX3_DL
+    all = hn::LoadU(DU8(), table);
+#endif
+  }
+};
+
+// Unsigned lanes of quad kQuad (4 weights x the part's rows) of a step, without the second table's shift.
+template <PanelKind kKind, int kQuad>
+HWY_INLINE VU8 Quad(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table) {
+  const DU8 d8;
+  constexpr int kLow = kKind.bits == 3 ? 2 : kKind.bits == 5 || kKind.bits == 6 ? 4 : kKind.bits;
+  constexpr int kPerChunk = 8 / kLow;
+  VU8 u = hn::LoadU(d8, step + 64 * (kQuad / kPerChunk));
+  if constexpr (kLow < 8) u = Field<kLow * (kQuad % kPerChunk), 0, (1 << kLow) - 1>(u);
+  const uint8_t* high_plane = step + 64 * kLow;
+  VU8 high = u;
+  if constexpr (kKind.bits == 3) {
+    u = hn::Or(u, Field<kQuad, 2, 1>(hn::LoadU(d8, high_plane)));
+  } else if constexpr (kKind.bits == 5) {
+    high = Field<kQuad, 4, 1>(hn::LoadU(d8, high_plane));
+  } else if constexpr (kKind.bits == 6) {
+    high = Field<2 * (kQuad % 4), 4, 3>(hn::LoadU(d8, high_plane + 64 * (kQuad / 4)));
+  }
+  if constexpr (!kKind.table) {
+    if constexpr (kKind.bits == 5 || kKind.bits == 6) u = hn::Or(u, high);
+  } else if constexpr (kKind.bits <= 4) {
+    u = hn::TableLookupBytes(table.part[0], u);
+  } else {
+#if HWY_TARGET <= HWY_AVX3_DL
+    u = hn::TableLookupLanes(table.all, hn::IndicesFromVec(d8, hn::Or(u, high)));
+#else
+    const auto bit4 = hn::TestBit(high, hn::Set(d8, uint8_t{16}));
+    if constexpr (kKind.bits == 5) {
+      u = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[1], u),
+                         hn::TableLookupBytes(table.part[0], u));
+    } else {
+      const auto bit5 = hn::TestBit(high, hn::Set(d8, uint8_t{32}));
+      const auto low = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[1], u),
+                                      hn::TableLookupBytes(table.part[0], u));
+      const auto up = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[3], u),
+                                     hn::TableLookupBytes(table.part[2], u));
+      u = hn::IfThenElse(bit5, up, low);
+    }
+#endif
+  }
+  return u;
+}
+
+template <SuperKind kSuper>
+HWY_INLINE VF LoadSupers(const uint8_t* p, size_t row) {
+  const DF df;
+  const hn::Rebind<uint16_t, DF> du16;
+  if constexpr (kSuper == SuperKind::kF16) {
+    const hn::Rebind<hwy::float16_t, DF> d16;
+    return hn::PromoteTo(df, hn::BitCast(d16, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p) + row)));
+  } else if constexpr (kSuper == SuperKind::kBf16) {
+    const hn::Rebind<hwy::bfloat16_t, DF> d16;
+    return hn::PromoteTo(df, hn::BitCast(d16, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p) + row)));
+  } else {
+    return hn::LoadU(df, reinterpret_cast<const float*>(p) + row);
+  }
+}
+
+// Rows [row, row + lanes) of group `group`: integer scales, or biases, as int32.
+template <PanelKind kKind, bool kSigned>
+HWY_INLINE VI LoadScales(const uint8_t* p, size_t group, size_t row) {
+  const DI di;
+  const hn::Rebind<uint8_t, DI> du8;
+  if constexpr (kKind.scale_bits == 8) {
+    const auto bytes = hn::LoadU(du8, p + group * kPanelRows + row);
+    if constexpr (kSigned) {
+      return hn::PromoteTo(di, hn::BitCast(hn::Rebind<int8_t, DI>(), bytes));
+    } else {
+      return hn::PromoteTo(di, bytes);
+    }
+  } else {
+    auto v = hn::PromoteTo(di, hn::LoadU(du8, p + group / 2 * kPanelRows + row));
+    v = group % 2 == 0 ? hn::And(v, hn::Set(di, 15)) : hn::ShiftRight<4>(v);
+    if constexpr (kSigned && kKind.scale_zero != 0) v = hn::Sub(v, hn::Set(di, kKind.scale_zero));
+    return v;
+  }
+}
+
+// Bit `row` of every group's shift word: the rows that use the second table.
+template <PanelKind kKind>
+HWY_INLINE hn::Mask<DI> ShiftMask(const uint8_t* p, size_t group, size_t row) {
+  const DI di;
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  (void)row;
+  return hn::LoadMaskBits(di, p + 2 * group);
+#else
+  uint16_t bits;
+  std::memcpy(&bits, p + 2 * group, 2);
+  const auto row_bit = hn::Shl(hn::Set(di, 1), hn::Iota(di, static_cast<int32_t>(row)));
+  return hn::TestBit(hn::Set(di, bits), row_bit);
+#endif
+}
+
+// kShift in the 4 bytes of every row that uses the second table, else 0.
+template <PanelKind kKind>
+HWY_INLINE VU8 ShiftLanes(const uint8_t* p, size_t group, size_t row) {
+  if constexpr (kKind.shift != 0) {
+    const DI di;
+    return hn::BitCast(DU8(), hn::IfThenElseZero(ShiftMask<kKind>(p, group, row), hn::Set(di, 0x01010101 * kKind.shift)));
+  } else {
+    return hn::Zero(DU8());
+  }
+}
+
+// Where the fields of a unit are.
+template <PanelKind kKind>
+struct UnitFields {
+  const uint8_t *supers, *bias_supers, *scales, *biases, *shifts, *steps;
+  HWY_INLINE explicit UnitFields(const uint8_t* unit)
+      : supers(unit),
+        bias_supers(supers + kKind.super_bytes()),
+        scales(bias_supers + kKind.bias_super_bytes()),
+        biases(scales + kKind.scale_bytes()),
+        shifts(biases + kKind.bias_bytes()),
+        steps(unit + kKind.header_bytes()) {}
+};
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lutra
+HWY_AFTER_NAMESPACE();
+
+#endif  // LUTRA_PANEL_DECODE_INL_H_

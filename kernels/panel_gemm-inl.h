@@ -1,0 +1,360 @@
+// Many tokens x packed panels: 256 columns of two panels are decoded once into a block in L1 and multiplied with all tokens, tile
+// by tile, before the next; partial results stay in a scratch in L2. The multiplying code depends on a GemmClass (where scales and offsets
+// apply), not on the format: a new format adds only its decoding.
+//
+// Two forms of a block, the same results:
+//   bytes   CPUs with a 4-way dot instruction: unsigned lanes in quads; sums of a group times its scale; offsets undone once a block
+//           by 2-way dots of (-offset * scale) with the activations' sums.
+//             a tile of 32 rows x 6 tokens, per group of 16: 48 dots, 8 weight loads, 24 broadcasts, 12 multiplies, 12 additions
+//   words   the others: scale * (u - offset), which fits int16, in pairs; one 2-way multiply-add and one addition a vector, no groups.
+#if defined(LUTRA_PANEL_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LUTRA_PANEL_GEMM_INL_H_
+#undef LUTRA_PANEL_GEMM_INL_H_
+#else
+#define LUTRA_PANEL_GEMM_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/panel_decode-inl.h"
+#include "kernels/panel_matmul.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lutra {
+namespace HWY_NAMESPACE {
+
+// What the multiplying code must know of a format.
+struct GemmClass {
+  int group;    // 16, 32, or 256: no integer scales
+  int unit;     // 256 or 32
+  bool scales;  // integer scales
+  bool offset;  // lanes - offset: `bytes` must correct
+  bool bias;
+  constexpr bool operator==(const GemmClass&) const = default;
+};
+
+constexpr GemmClass ClassOf(const PanelKind& k) {
+  const bool scales = k.scale_bits != 0;
+  return {scales ? k.group : 256, k.unit, scales, k.offset != 0, k.bias};
+}
+
+constexpr size_t kGemmPanels = 2;
+constexpr size_t kGemmRows = kGemmPanels * kPanelRows;
+constexpr size_t kGemmTokens = 512;  // of one pass over a block: kGemmTokens x kGemmRows floats of scratch
+
+// 256 columns of kGemmRows rows.
+struct GemmBlock {
+  union {
+    alignas(64) uint8_t bytes[64][kGemmRows][4];   // [quad][row][4 columns]
+    alignas(64) int16_t words[128][kGemmRows][2];  // [2 * quad + i][row]: columns i and i + 2 of the quad
+  };
+  alignas(64) int32_t scales[16][kGemmRows];       // [group]
+  alignas(64) int16_t offsets[8][kGemmRows][2];    // -offset * scale of columns 32 p .. 32 p + 15 and the next 16
+  alignas(64) int16_t biases[8][kGemmRows][2];
+  alignas(64) float supers[8][kGemmRows];          // [unit]
+  alignas(64) float bias_supers[8][kGemmRows];
+};
+
+// Two int32 that fit int16, as the pair (first, second) of every int32 lane.
+HWY_INLINE VI Pair(VI first, VI second) {
+  const DI di;
+  return hn::Or(hn::ShiftLeft<16>(second), hn::And(first, hn::Set(di, 0xFFFF)));
+}
+
+// The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block.
+template <PanelKind kKind, bool kWords>
+HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, size_t base,
+                           size_t u, GemmBlock& block) {
+  const DI di;
+  const DF df;
+  const DU8 d8;
+  constexpr size_t kGroupQuads = static_cast<size_t>(kKind.group) / 4;
+  const UnitFields<kKind> f(p);
+  LUTRA_UNROLL(1)
+  for (size_t row = 0; row < kPanelRows; row += kLanes) {
+    const size_t r = base + row;
+    VF super;
+    if constexpr (kKind.super == SuperKind::kRow) {
+      super = LoadSupers<SuperKind::kF32>(panel, row);
+    } else {
+      super = LoadSupers<kKind.super>(f.supers, row);
+    }
+    hn::Store(super, df, block.supers[u] + r);
+    if constexpr (kKind.bias) hn::Store(LoadSupers<SuperKind::kF16>(f.bias_supers, row), df, block.bias_supers[u] + r);
+    // Scales of the unit's groups; corrections and biases in pairs of 16 columns.
+    constexpr size_t kPairs = static_cast<size_t>(kKind.unit) / 32;
+    for (size_t pair = 0; pair < kPairs; ++pair) {
+      const size_t to = u * kPairs + pair;
+      constexpr size_t kTwo = kKind.group == 16 ? 2 : 1;
+      VI scale[2] = {hn::Set(di, 1), hn::Set(di, 1)};
+      VI bias[2] = {hn::Set(di, 1), hn::Set(di, 1)};
+      for (size_t i = 0; i < kTwo; ++i) {
+        if constexpr (kKind.scale_bits != 0) {
+          scale[i] = LoadScales<kKind, true>(f.scales, kTwo * pair + i, row);
+          if constexpr (!kWords) hn::Store(scale[i], di, block.scales[kTwo * to + i] + r);
+          if constexpr (kKind.bias) bias[i] = LoadScales<kKind, false>(f.biases, kTwo * pair + i, row);
+        }
+      }
+      if constexpr (kTwo == 1) {
+        scale[1] = scale[0];
+        bias[1] = bias[0];
+      }
+      if constexpr (kKind.offset != 0 && !kWords) {
+        const auto minus_offset = hn::Set(di, -kKind.offset);
+        hn::Store(Pair(hn::Mul(scale[0], minus_offset), hn::Mul(scale[1], minus_offset)), di,
+                  reinterpret_cast<int32_t*>(block.offsets[to][r]));
+      }
+      if constexpr (kKind.bias) hn::Store(Pair(bias[0], bias[1]), di, reinterpret_cast<int32_t*>(block.biases[to][r]));
+    }
+    // Lanes.
+    const uint8_t* step = f.steps + 4 * row;
+    for (size_t s = 0; s < kKind.steps(); ++s) {
+      const auto put = [&]<size_t kQuad>(std::integral_constant<size_t, kQuad>) HWY_ATTR {
+        const size_t quad = (u * kKind.steps() + s) * 8 + kQuad;
+        const size_t g = (s * 8 + kQuad) / kGroupQuads;
+        VU8 lanes = Quad<kKind, static_cast<int>(kQuad)>(step, table);
+        if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, ShiftLanes<kKind>(f.shifts, g, row));
+        if constexpr (!kWords) {
+          hn::Store(lanes, d8, block.bytes[quad][r]);
+        } else {
+          const DU16 du16;
+          const DI16 d16;
+          auto scale = hn::Set(di, 1);
+          if constexpr (kKind.scale_bits != 0) scale = LoadScales<kKind, true>(f.scales, g, row);
+          const auto scale16 = hn::BitCast(d16, Pair(scale, scale));
+          const auto both = hn::BitCast(du16, lanes);
+          const auto even = hn::BitCast(d16, hn::And(both, hn::Set(du16, uint16_t{0xFF})));
+          const auto odd = hn::BitCast(d16, hn::ShiftRight<8>(both));
+          const auto offset = hn::Set(d16, static_cast<int16_t>(kKind.offset));
+          const auto word = [&](auto v) HWY_ATTR {
+            if constexpr (kKind.offset != 0) v = hn::Sub(v, offset);
+            if constexpr (kKind.scale_bits != 0) v = hn::Mul(v, scale16);
+            return v;
+          };
+          hn::Store(word(even), d16, block.words[2 * quad][r]);
+          hn::Store(word(odd), d16, block.words[2 * quad + 1][r]);
+        }
+      };
+      [&]<size_t... kQuad>(std::index_sequence<kQuad...>) HWY_ATTR {
+        (put(std::integral_constant<size_t, kQuad>{}), ...);
+      }(std::make_index_sequence<8>{});
+      step += kKind.step_bytes();
+    }
+  }
+}
+
+// sum + pairs of int16 products.
+HWY_INLINE VI DotPairs(VI sum, VI a, VI b) {
+  const DI16 d16;
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+  VI unused = sum;
+  return hn::ReorderWidenMulAccumulate(DI(), hn::BitCast(d16, a), hn::BitCast(d16, b), sum, unused);
+#else
+  return hn::Add(sum, hn::WidenMulPairwiseAdd(DI(), hn::BitCast(d16, a), hn::BitCast(d16, b)));
+#endif
+}
+
+HWY_INLINE VI Broadcast4(const void* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  return hn::Set(DI(), four);
+}
+
+// Activations of a tile as the form of the block wants them.
+template <size_t kTokens>
+struct TileInput {
+  const int8_t* q;       // [token][256]
+  const float* d;        // [token][256 / unit]
+  const int16_t* sums;   // [token][16]
+  const int16_t* words;  // [token][256] as pairs (0, 2), (1, 3) of every quad: [token][quad][2][2]
+};
+
+// y[t][row ..] += the products of one block with kTokens tokens, for kVectors vectors of rows from `row`.
+template <GemmClass kClass, class DotT, bool kWords, size_t kVectors, size_t kTokens>
+HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens>& x, size_t n_units, float* HWY_RESTRICT y) {
+  const DI di;
+  const DF df;
+  constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
+  constexpr size_t kUnitQuads = static_cast<size_t>(kClass.unit) / 4;
+  constexpr size_t kGroupQuads = kWords ? kUnitQuads : HWY_MIN(static_cast<size_t>(kClass.group) / 4, kUnitQuads);
+  constexpr size_t kN = kVectors * kTokens;
+  for (size_t u = 0; u < n_units; ++u) {
+    VI sum[kN];
+    LUTRA_UNROLL(24)
+    for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
+    for (size_t g = 0; g < kUnitQuads / kGroupQuads; ++g) {
+      VI acc[kN];
+      if constexpr (!kWords && kClass.scales) {
+        LUTRA_UNROLL(24)
+        for (size_t i = 0; i < kN; ++i) acc[i] = hn::Zero(di);
+      }
+      LUTRA_UNROLL(4)
+      for (size_t k = 0; k < kGroupQuads; ++k) {
+        const size_t quad = u * kUnitQuads + g * kGroupQuads + k;
+        if constexpr (kWords) {
+          LUTRA_UNROLL(2)
+          for (size_t i = 0; i < 2; ++i) {
+            VI v[kVectors];
+            LUTRA_UNROLL(4)
+            for (size_t j = 0; j < kVectors; ++j) {
+              v[j] = hn::Load(di, reinterpret_cast<const int32_t*>(w.words[2 * quad + i][row + j * kLanes]));
+            }
+            LUTRA_UNROLL(12)
+            for (size_t t = 0; t < kTokens; ++t) {
+              const VI a = Broadcast4(x.words + t * 256 + 4 * quad + 2 * i);
+              LUTRA_UNROLL(4)
+              for (size_t j = 0; j < kVectors; ++j) sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
+            }
+          }
+        } else {
+          VU8 v[kVectors];
+          LUTRA_UNROLL(4)
+          for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(DU8(), w.bytes[quad][row + j * kLanes]);
+          LUTRA_UNROLL(12)
+          for (size_t t = 0; t < kTokens; ++t) {
+            const auto a = hn::BitCast(DI8(), Broadcast4(x.q + t * 256 + 4 * quad));
+            LUTRA_UNROLL(4)
+            for (size_t j = 0; j < kVectors; ++j) {
+              VI& to = kClass.scales ? acc[t * kVectors + j] : sum[t * kVectors + j];
+              to = DotT::template Dot<false>(to, v[j], a);
+            }
+          }
+        }
+      }
+      if constexpr (!kWords && kClass.scales) {
+        LUTRA_UNROLL(4)
+        for (size_t j = 0; j < kVectors; ++j) {
+          const VI scale = hn::Load(di, w.scales[g] + row + j * kLanes);
+          LUTRA_UNROLL(12)
+          for (size_t t = 0; t < kTokens; ++t) {
+            sum[t * kVectors + j] = hn::Add(sum[t * kVectors + j], hn::Mul(acc[t * kVectors + j], scale));
+          }
+        }
+      }
+    }
+    constexpr size_t kPairs = static_cast<size_t>(kClass.unit) / 32;
+    if constexpr (!kWords && kClass.offset) {
+      LUTRA_UNROLL(2)
+      for (size_t pair = u * kPairs; pair < (u + 1) * kPairs; ++pair) {
+        VI v[kVectors];
+        LUTRA_UNROLL(4)
+        for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(di, reinterpret_cast<const int32_t*>(w.offsets[pair][row + j * kLanes]));
+        LUTRA_UNROLL(12)
+        for (size_t t = 0; t < kTokens; ++t) {
+          const VI a = Broadcast4(x.sums + t * 16 + 2 * pair);
+          LUTRA_UNROLL(4)
+          for (size_t j = 0; j < kVectors; ++j) sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
+        }
+      }
+    }
+    LUTRA_UNROLL(12)
+    for (size_t t = 0; t < kTokens; ++t) {
+      const auto d = hn::Set(df, x.d[t * kUnits + u]);
+      LUTRA_UNROLL(4)
+      for (size_t j = 0; j < kVectors; ++j) {
+        float* to = y + t * kGemmRows + row + j * kLanes;
+        const auto super = hn::Load(df, w.supers[u] + row + j * kLanes);
+        hn::Store(Fma(hn::Mul(super, d), hn::ConvertTo(df, sum[t * kVectors + j]), hn::Load(df, to)), df, to);
+      }
+    }
+    if constexpr (kClass.bias) {
+      LUTRA_UNROLL(12)
+      for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
+      LUTRA_UNROLL(2)
+      for (size_t pair = u * kPairs; pair < (u + 1) * kPairs; ++pair) {
+        VI v[kVectors];
+        LUTRA_UNROLL(4)
+        for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(di, reinterpret_cast<const int32_t*>(w.biases[pair][row + j * kLanes]));
+        LUTRA_UNROLL(12)
+        for (size_t t = 0; t < kTokens; ++t) {
+          const VI a = Broadcast4(x.sums + t * 16 + 2 * pair);
+          LUTRA_UNROLL(4)
+          for (size_t j = 0; j < kVectors; ++j) sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
+        }
+      }
+      LUTRA_UNROLL(12)
+      for (size_t t = 0; t < kTokens; ++t) {
+        const auto d = hn::Set(df, x.d[t * kUnits + u]);
+        LUTRA_UNROLL(4)
+        for (size_t j = 0; j < kVectors; ++j) {
+          float* to = y + t * kGemmRows + row + j * kLanes;
+          const auto super = hn::Load(df, w.bias_supers[u] + row + j * kLanes);
+          hn::Store(Fma(hn::Mul(super, d), hn::ConvertTo(df, sum[t * kVectors + j]), hn::Load(df, to)), df, to);
+        }
+      }
+    }
+  }
+}
+
+// Register tile: 32 registers hold 2 x 6 accumulators and as many sums, 16 hold 1 x 6.
+constexpr size_t kTileVectors = kLanes == 16 ? 2 : 1;
+constexpr size_t kTileTokens = 6;
+
+// scratch[t][row] += block x tokens [0, n_tokens) of block b of x from `token`.
+template <GemmClass kClass, class DotT, bool kWords>
+HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size_t b, size_t token, size_t n_tokens, size_t n_units,
+                                       float* HWY_RESTRICT scratch) {
+  constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
+  alignas(64) int16_t words[kWords ? kTileTokens * 256 : 16];
+  for (size_t t = 0; t < n_tokens; t += kTileTokens) {
+    const size_t at = b * x.n_tokens + token + t;
+    const TileInput<kTileTokens> tile{x.q + at * 256, x.d + at * kUnits, x.sums + at * 16, words};
+    if constexpr (kWords) {
+      const hn::ScalableTag<int32_t> di;
+      const hn::Repartition<int16_t, decltype(di)> d16;
+      for (size_t i = 0; i < kTileTokens * 64; i += hn::Lanes(di)) {
+        const auto quads = hn::BitCast(d16, hn::LoadU(di, reinterpret_cast<const int32_t*>(tile.q + 4 * i)));
+        const auto even = hn::BitCast(di, hn::ShiftRight<8>(hn::ShiftLeft<8>(quads)));
+        const auto odd = hn::BitCast(di, hn::ShiftRight<8>(quads));
+        hn::StoreInterleaved2(even, odd, di, reinterpret_cast<int32_t*>(words + 4 * i));
+      }
+    }
+    for (size_t row = 0; row < kGemmRows; row += kTileVectors * kLanes) {
+      GemmTile<kClass, DotT, kWords, kTileVectors, kTileTokens>(w, row, tile, n_units, scratch + t * kGemmRows);
+    }
+  }
+}
+
+template <PanelKind kKind, class DotT>
+void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
+  constexpr bool kWords = !DotT::kOneInstruction;
+  constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
+  const Table<kKind> table(w.table);
+  GemmBlock block;
+  std::memset(static_cast<void*>(&block), 0, sizeof block);  // the rows of an absent second panel
+  alignas(64) float scratch[(kGemmTokens + kTileTokens) * kGemmRows];
+  const size_t n_all_units = x.n_cols / static_cast<size_t>(kKind.unit);
+  for (size_t token = 0; token < x.n_tokens; token += kGemmTokens) {
+    const size_t n_tokens = HWY_MIN(kGemmTokens, x.n_tokens - token);
+    for (size_t panel = panel_begin; panel < panel_end; panel += kGemmPanels) {
+      const size_t n_panels = HWY_MIN(kGemmPanels, panel_end - panel);
+      std::fill_n(scratch, (n_tokens + kTileTokens - 1) / kTileTokens * kTileTokens * kGemmRows, 0.0f);
+      for (size_t b = 0; b * kUnits < n_all_units; ++b) {
+        const size_t n_units = HWY_MIN(kUnits, n_all_units - b * kUnits);
+        for (size_t i = 0; i < n_panels; ++i) {
+          const uint8_t* bytes = w.panels + (panel + i) * w.panel_bytes;
+          for (size_t u = 0; u < n_units; ++u) {
+            const uint8_t* unit = bytes + kKind.panel_header_bytes() + (b * kUnits + u) * kKind.unit_bytes();
+            DecodeUnit<kKind, kWords>(unit, bytes, table, i * kPanelRows, u, block);
+          }
+        }
+        GemmBlockTimesTokens<ClassOf(kKind), DotT, kWords>(block, x, b, token, n_tokens, n_units, scratch);
+      }
+      const size_t first_row = panel * kPanelRows;
+      const size_t n_rows = HWY_MIN(n_panels * kPanelRows, w.n_rows - first_row);
+      for (size_t t = 0; t < n_tokens; ++t) {
+        std::memcpy(y + (token + t) * y_stride + first_row, scratch + t * kGemmRows, n_rows * sizeof(float));
+      }
+    }
+  }
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lutra
+HWY_AFTER_NAMESPACE();
+
+#endif  // LUTRA_PANEL_GEMM_INL_H_
