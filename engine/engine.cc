@@ -15,6 +15,12 @@ std::string Gib(uint64_t bytes) {
   return mib < 1000 ? Format("%.1f MiB", mib) : Format("%.2f GiB", mib / 1024);
 }
 
+uint32_t BatchLogits(const Hparams& h, const EngineOptions& options) {
+  if (options.batch_logits_bytes == 0) return options.batch_logits;
+  const uint64_t most = std::max<uint64_t>(1, options.batch_logits_bytes / (uint64_t{h.n_vocab} * sizeof(float)));
+  return static_cast<uint32_t>(std::min<uint64_t>(options.batch_logits, most));
+}
+
 }  // namespace
 
 MemoryPlan PlanMemory(const GgufFile& file, const Hparams& h, const EngineOptions& options) {
@@ -24,7 +30,7 @@ MemoryPlan PlanMemory(const GgufFile& file, const Hparams& h, const EngineOption
   plan.weights = Model::PlannedBytes(file);
   const uint64_t pages = (uint64_t{plan.n_ctx} + kKvPage - 1) / kKvPage;
   plan.kv = pages * KvLayout(h, options.kv_type).page_bytes();
-  plan.scratch = Decoder::PlannedBytes(h, options.batch_tokens, options.batch_logits);
+  plan.scratch = Decoder::PlannedBytes(h, options.batch_tokens, BatchLogits(h, options));
   return plan;
 }
 
@@ -75,7 +81,8 @@ Engine::Engine(const EngineOptions& options) {
         options.n_ctx, h.n_ctx_train);
   }
   model_ = Model::Load(std::move(file), *pool_, options.progress);
-  decoder_ = std::make_unique<Decoder>(*model_, *pool_, options.kv_type, options.batch_tokens, options.batch_logits);
+  decoder_ = std::make_unique<Decoder>(*model_, *pool_, options.kv_type, options.batch_tokens,
+                                       BatchLogits(h, options));
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 

@@ -21,6 +21,7 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   uint32_t batch_tokens = 512; // prompt tokens a forward pass takes
   uint32_t batch_logits = 1;   // of which want logits
+  uint64_t batch_logits_bytes = 0;  // fewer logits than that if they took more bytes; 0: no limit
   bool need_tokenizer = true;
   LoadProgress progress;
 };

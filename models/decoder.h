@@ -29,6 +29,7 @@ class Decoder {
 
   const KvLayout& kv_layout() const { return kv_; }
   size_t max_tokens() const { return max_tokens_; }
+  size_t max_logits() const { return max_logits_; }
 
   // Bytes of scratch the constructor allocates.
   static uint64_t PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_logits);

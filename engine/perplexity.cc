@@ -1,0 +1,70 @@
+#include "engine/perplexity.h"
+
+#include <cmath>
+#include <vector>
+
+#include "engine/float_math.h"
+#include "engine/logits_file.h"
+#include "kernels/base/error.h"
+#include "kernels/log_softmax.h"
+
+namespace lutra {
+
+Estimate MeanOf(double sum, double sum_of_squares, size_t n) {
+  if (n == 0) return {};
+  const double count = static_cast<double>(n);
+  const double mean = sum / count;
+  const double variance = sum_of_squares / count - mean * mean;
+  return {mean, n >= 2 && variance > 0 ? std::sqrt(variance / (count - 1)) : 0.0};
+}
+
+Estimate NllSum::Perplexity() const {
+  const Estimate mean = Mean();
+  const double perplexity = Exp(mean.value);
+  return {perplexity, perplexity * mean.error};
+}
+
+void FailNotFinite(const Engine& engine, size_t window, size_t pos) {
+  Fail(ErrorCode::kCorrupt,
+       "%s: the logits after token %zu of chunk %zu are not numbers: the weights hold NaN or infinity, or activations overflow",
+       Printable(engine.model().file().path(), 400).c_str(), pos + 1, window + 1);
+}
+
+PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, const PerplexityProgress& progress,
+                                   LogitsFileWriter* writer) {
+  WindowRunner runner(engine, windows.n_ctx());
+  WindowRunner* const runners[] = {&runner};
+  PerplexityResult result;
+  std::vector<int32_t> ids;
+  std::vector<double> nll(windows.n_scored());
+  for (size_t w = 0; w < windows.size(); ++w) {
+    windows.Get(w, &ids);
+    ids.pop_back();  // nothing is scored after it
+    RunWindow(runners, ids, windows.scored_begin(), windows.scored_end(), [&](size_t pos, size_t n) {
+      engine.pool().Region([&] {
+        engine.pool().For(n, [&](size_t i) {
+          const std::span<const float> logits = runner.logits(i);
+          const ExpSum sum = SumExp(logits.data(), logits.size());
+          const double log_sum = Log(sum.sum);
+          const float x = logits[static_cast<size_t>(windows.target(w, pos + i))];
+          const size_t slot = pos + i - windows.scored_begin();
+          nll[slot] = static_cast<double>(sum.max) + log_sum - static_cast<double>(x);
+          if (writer != nullptr) writer->Encode(slot, logits, sum, log_sum);
+        });
+      });
+      for (size_t i = 0; i < n; ++i) {
+        if (!std::isfinite(nll[pos + i - windows.scored_begin()])) FailNotFinite(engine, w, pos + i);
+      }
+    });
+    for (const double v : nll) result.nll.Add(v);
+    if (writer != nullptr) writer->WriteWindow();
+    ++result.n_windows;
+    if (progress && !progress(result, windows.size()) && result.n_windows < windows.size()) {
+      result.complete = false;
+      break;
+    }
+  }
+  return result;
+}
+
+}  // namespace lutra
