@@ -19,6 +19,7 @@ constexpr Command kCommands[] = {
     {"inspect", "show what a GGUF file holds: metadata, tensors, sizes", RunInspect},
     {"tokenize", "text to token ids and back", RunTokenize},
     {"bench", "measure speed, of a file or of random weights in any shape", RunBench},
+    {"perplexity", "measure the perplexity of a text, or compare two models on it", RunPerplexity},
     {"logits", "write the logits of a token sequence to a file", RunLogits},
 };
 

@@ -1,0 +1,14 @@
+// Texts that commands read.
+#pragma once
+
+#include <string>
+
+namespace lutra::cli {
+
+// The whole file; "-" is standard input. Throws Error(kNotFound, kIo) naming it.
+std::string ReadTextFile(const std::string& path);
+
+// The same for measuring, as llama.cpp reads a prompt file: without one line end at its end.
+std::string ReadEvalText(const std::string& path);
+
+}  // namespace lutra::cli
