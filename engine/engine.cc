@@ -28,7 +28,8 @@ MemoryPlan PlanMemory(const GgufFile& file, const Hparams& h, const EngineOption
   plan.n_ctx = options.n_ctx != 0 ? options.n_ctx : std::min(h.n_ctx_train, kDefaultContext);
   plan.kv_type = options.kv_type;
   plan.weights = Model::PlannedBytes(file);
-  const uint64_t pages = (uint64_t{plan.n_ctx} + kKvPage - 1) / kKvPage;
+  plan.kv_tokens = std::max<uint64_t>(options.kv_tokens, plan.n_ctx);
+  const uint64_t pages = (plan.kv_tokens + kKvPage - 1) / kKvPage;
   plan.kv = pages * KvLayout(h, options.kv_type).page_bytes();
   plan.scratch = Decoder::PlannedBytes(h, options.batch_tokens, BatchLogits(h, options));
   return plan;
@@ -52,8 +53,8 @@ KvType ParseKvType(const std::string& name) {
 const char* KvTypeName(KvType type) { return type == KvType::kF32 ? "f32" : "f16"; }
 
 std::string MemoryPlan::Text() const {
-  return Format("weights %s + context of %u tokens (%s) %s + scratch %s = %s", Gib(weights).c_str(), n_ctx,
-                KvTypeName(kv_type), Gib(kv).c_str(), Gib(scratch).c_str(), Gib(total()).c_str());
+  return Format("weights %s + context of %llu tokens (%s) %s + scratch %s = %s", Gib(weights).c_str(),
+                static_cast<unsigned long long>(kv_tokens), KvTypeName(kv_type), Gib(kv).c_str(), Gib(scratch).c_str(), Gib(total()).c_str());
 }
 
 Engine::Engine(const EngineOptions& options) {

@@ -18,6 +18,7 @@ struct EngineOptions {
   std::string model_path;
   int threads = 0;             // 0: what the machine offers (AdviseThreads)
   uint32_t n_ctx = 0;          // context to plan for; 0: the model's own, at most kDefaultContext
+  uint64_t kv_tokens = 0;      // positions the KV caches hold together; 0: one context
   KvType kv_type = KvType::kF16;
   uint32_t batch_tokens = 512; // prompt tokens a forward pass takes
   uint32_t batch_logits = 1;   // of which want logits
@@ -39,6 +40,7 @@ struct MemoryPlan {
   uint64_t total() const { return weights + kv + scratch; }
   std::string Text() const;  // "weights 0.77 GiB + context 4096 (f16) 0.12 GiB + scratch 0.05 GiB = ..."
   uint32_t n_ctx;
+  uint64_t kv_tokens;
   KvType kv_type;
 };
 
@@ -61,6 +63,7 @@ class Engine {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   Decoder& decoder() { return *decoder_; }
   ThreadPool& pool() { return *pool_; }
+  uint64_t kv_tokens() const { return plan_.kv_tokens; }
   uint32_t n_ctx() const { return plan_.n_ctx; }
   const MemoryPlan& plan() const { return plan_; }
   const std::string& thread_reason() const { return thread_reason_; }  // "2 threads: 2 physical cores"

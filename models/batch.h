@@ -33,6 +33,7 @@ struct BatchToken {
   int32_t pos;              // >= 0; earlier positions of the sequence are in the cache or earlier in this batch
   uint8_t* const* pages;    // of the sequence: page p holds positions [p * kKvPage, ...); enough for pos
   bool want_logits;
+  bool want_hidden = false;  // the normed output of the last layer, instead of logits
 };
 
 }  // namespace lutra

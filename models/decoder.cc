@@ -98,6 +98,11 @@ std::span<const float> Decoder::logits(size_t i) const {
   return {logits_.data() + i * h_.n_vocab, h_.n_vocab};
 }
 
+std::span<const float> Decoder::hidden(size_t i) const {
+  LUTRA_CHECK(i < n_hidden_);
+  return {h_norm_.data() + (n_logits_ + i) * h_.n_embd, h_.n_embd};
+}
+
 void Decoder::ForTokens(size_t n, FunctionRef<void(size_t)> body) {
   if (n == 1) {
     body(0);
@@ -111,6 +116,9 @@ void Decoder::Forward(std::span<const BatchToken> batch) {
   for (const BatchToken& t : batch) {
     if (t.token < 0 || static_cast<uint32_t>(t.token) >= h_.n_vocab) {
       Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u", t.token, h_.n_vocab);
+    }
+    if (t.want_logits && t.want_hidden) {
+      Fail(ErrorCode::kInvalidArgument, "token %d wants logits and hidden state, which share their memory", t.token);
     }
     n_logits += t.want_logits;
   }
@@ -163,6 +171,15 @@ void Decoder::RunLayers(std::span<const BatchToken> batch) {
     RmsNorm(x_.data() + t * n_embd, model_.output_norm().data(), n_embd, h_.rms_eps,
             h_norm_.data() + n_logits * n_embd);
     ++n_logits;
+  }
+  n_logits_ = n_logits;
+  n_hidden_ = 0;
+  // Rows of h_norm_ behind those of the logits are free, as no token wants both.
+  for (size_t t = 0; t < n; ++t) {
+    if (!batch[t].want_hidden) continue;
+    RmsNorm(x_.data() + t * n_embd, model_.output_norm().data(), n_embd, h_.rms_eps,
+            h_norm_.data() + (n_logits + n_hidden_) * n_embd);
+    ++n_hidden_;
   }
   if (n_logits == 0) return;
   input_.Set(h_norm_.data(), n_embd, n_logits, n_embd);

@@ -21,11 +21,15 @@ class Decoder {
   Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens, size_t max_logits);
 
   // Runs the batch: writes keys and values into the tokens' pages and computes the logits wanted. Allocates nothing. Throws
-  // Error(kInvalidArgument) if the batch is larger than declared or a token is outside the vocabulary.
+  // Error(kInvalidArgument) if the batch is larger than declared, a token is outside the vocabulary or wants both logits and
+  // hidden state.
   void Forward(std::span<const BatchToken> batch);
 
   // Logits [n_vocab] of the i-th token of the last batch that wanted them.
   std::span<const float> logits(size_t i) const;
+
+  // Output [n_embd] of the last layer, after the output norm, of the i-th token of the last batch that wanted it.
+  std::span<const float> hidden(size_t i) const;
 
   const KvLayout& kv_layout() const { return kv_; }
   size_t max_tokens() const { return max_tokens_; }
@@ -61,6 +65,7 @@ class Decoder {
   std::vector<uint32_t> chosen_;         // [max_tokens, n_expert_used]
   std::vector<float> chosen_weight_;
   std::vector<uint32_t> expert_tokens_, expert_rank_;
+  size_t n_logits_ = 0, n_hidden_ = 0;   // of the last batch
 };
 
 }  // namespace lutra
