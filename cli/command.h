@@ -31,5 +31,6 @@ int RunPerplexity(int argc, char** argv);
 int RunChat(int argc, char** argv);
 int RunRun(int argc, char** argv);
 int RunBench(int argc, char** argv);
+int RunServe(int argc, char** argv);
 
 }  // namespace lutra::cli

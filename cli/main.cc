@@ -16,6 +16,7 @@ namespace {
 constexpr Command kCommands[] = {
     {"chat", "talk with a model", RunChat},
     {"run", "complete a text or answer one message", RunRun},
+    {"serve", "answer HTTP requests as OpenAI's API does, with a chat page", RunServe},
     {"inspect", "show what a GGUF file holds: metadata, tensors, sizes", RunInspect},
     {"tokenize", "text to token ids and back", RunTokenize},
     {"bench", "measure speed, of a file or of random weights in any shape", RunBench},

@@ -42,8 +42,15 @@ class LoadBar {
 
 }  // namespace
 
-void AddModelOptions(CLI::App& app, ModelOptions* o) {
-  app.add_option("-m,--model", o->model, "GGUF model file (default: the demo model)")->envname("LUTRA_MODEL")->type_name("FILE");
+void AddModelOptions(CLI::App& app, ModelOptions* o, std::vector<std::string>* many) {
+  if (many != nullptr) {
+    app.add_option("-m,--model", *many, "GGUF model file, or NAME=FILE (repeatable; default: the demo model)")
+        ->envname("LUTRA_MODEL")
+        ->type_name("FILE")
+        ->allow_extra_args(false);
+  } else {
+    app.add_option("-m,--model", o->model, "GGUF model file (default: the demo model)")->envname("LUTRA_MODEL")->type_name("FILE");
+  }
   app.add_option("-t,--threads", o->threads, "threads; 0 takes what the machine offers")
       ->envname("LUTRA_THREADS")
       ->check(CLI::Range(0, ThreadPool::kMaxThreads))
@@ -75,13 +82,17 @@ std::string DemoModelPath() {
   Fail(ErrorCode::kNotFound, "no model named and the demo model %s is not beside this program: name a GGUF file with -m", kDemoFile);
 }
 
-std::unique_ptr<Engine> LoadEngine(const ModelOptions& o, EngineOptions e) {
+void ApplyModelOptions(const ModelOptions& o, EngineOptions* e) {
   SetSimd(o.simd);
+  e->threads = o.threads;
+  e->n_ctx = o.n_ctx;
+  e->batch_tokens = o.batch;
+  e->kv_type = ParseKvType(o.kv_type);
+}
+
+std::unique_ptr<Engine> LoadEngine(const ModelOptions& o, EngineOptions e) {
+  ApplyModelOptions(o, &e);
   e.model_path = o.model.empty() ? DemoModelPath() : o.model;
-  e.threads = o.threads;
-  e.n_ctx = o.n_ctx;
-  e.batch_tokens = o.batch;
-  e.kv_type = ParseKvType(o.kv_type);
   std::unique_ptr<Engine> engine;
   {
     LoadBar bar(!o.quiet && isatty(STDERR_FILENO));

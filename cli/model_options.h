@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 
@@ -21,7 +22,11 @@ struct ModelOptions {
 };
 
 // Adds -m, -t, -c, -b, --kv-type, --simd, -q. Environment: LUTRA_MODEL, LUTRA_THREADS, LUTRA_SIMD.
-void AddModelOptions(CLI::App& app, ModelOptions* options);
+// With `many`, -m can be given several times and fills that instead of options->model.
+void AddModelOptions(CLI::App& app, ModelOptions* options, std::vector<std::string>* many = nullptr);
+
+// What the flags say about an engine, all but the path. Also caps the instruction set as --simd says.
+void ApplyModelOptions(const ModelOptions& options, EngineOptions* engine);
 
 // Path of the demo model that comes with the repository: $LUTRA_DEMO_MODEL, beside the binary's source tree, or installed.
 // Throws Error(kNotFound) saying how to name a model.

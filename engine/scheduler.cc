@@ -218,7 +218,7 @@ void Scheduler::UpdateShared() {
 }
 
 void Scheduler::ReusePrefix(Sequence& s) {
-  if (s.request.prompt_logprobs || s.request.embed || s.n_kv % kKvPage != 0) return;
+  if (!s.request.use_prefixes || s.request.prompt_logprobs || s.request.embed || s.n_kv % kKvPage != 0) return;
   // The last token is always computed: its logits are wanted.
   const std::span<const int32_t> wanted = std::span(s.tokens).first(s.tokens.size() - 1);
   if (s.n_kv >= wanted.size()) return;
@@ -281,7 +281,7 @@ void Scheduler::Preempt(Sequence& s) {
 void Scheduler::Retire(size_t i) {
   Sequence& s = *running_[i];
   if (s.leads) *s.leader_done = true;
-  if (!s.failed && !s.request.embed && s.n_kv > 0) {
+  if (!s.failed && !s.request.embed && s.request.use_prefixes && s.n_kv > 0) {
     prefixes_.Insert(s.request.scope, std::span(s.tokens).first(s.n_kv), s.pages);
   }
   for (const int page : s.pages) pool_.Release(page);
@@ -419,7 +419,7 @@ void Scheduler::Deliver() {
     s->n_kv += s->step_tokens;
     s->stream->prompt_done.store(std::min(s->n_kv, s->stats.prompt_tokens), std::memory_order_relaxed);
     sampling_.push_back(s);
-    if (first / kKvPage != s->n_kv / kKvPage && first < s->stats.prompt_tokens && !s->request.embed) {
+    if (first / kKvPage != s->n_kv / kKvPage && first < s->stats.prompt_tokens && !s->request.embed && s->request.use_prefixes) {
       const size_t full = s->n_kv / kKvPage;
       prefixes_.Insert(s->request.scope, std::span(s->tokens).first(full * kKvPage), std::span(s->pages).first(full));
     }

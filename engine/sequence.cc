@@ -21,7 +21,7 @@ Sequence::Sequence(const Engine& engine, SequenceRequest r)
       decoder_(engine.tokenizer(), request.special, request.rendered),
       stops_(request.stop) {
   if (request.prompt.empty()) lutra::Fail(ErrorCode::kInvalidArgument, "the prompt is empty");
-  const uint32_t n_vocab = engine.hparams().n_vocab;
+  const uint32_t n_vocab = std::min(engine.hparams().n_vocab, static_cast<uint32_t>(engine.tokenizer().n_vocab()));
   for (const int32_t token : request.prompt) {
     if (token < 0 || static_cast<uint32_t>(token) >= n_vocab) {
       lutra::Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u tokens", token, n_vocab);
@@ -32,17 +32,18 @@ Sequence::Sequence(const Engine& engine, SequenceRequest r)
                 engine.n_ctx());
   }
   if (!request.embed) {
-    sampler_ = std::make_unique<Sampler>(request.sampling, &texts_, n_vocab);
+    sampler_ = std::make_unique<Sampler>(request.sampling, &texts_, engine.hparams().n_vocab);
     for (const int32_t token : request.prompt) sampler_->Accept(token);
     stats.seed = sampler_->seed();
   }
+  stream->SetNotify(request.on_event);
   tokens = request.prompt;
   stats.prompt_tokens = tokens.size();
   page_data.reserve((engine.n_ctx() + kKvPage - 1) / kKvPage);
   if (request.prompt_logprobs) {
     LogprobEntry first;
     first.token = {tokens[0], std::numeric_limits<float>::quiet_NaN()};
-    engine.tokenizer().AppendPiece(tokens[0], true, &first.bytes);
+    first.bytes = Bytes(tokens[0]);
     event_.prompt_logprobs.push_back(std::move(first));
   }
 }
@@ -51,10 +52,16 @@ LogprobEntry Sequence::Entry(std::span<const float> logits, int32_t token) const
   LogprobEntry entry;
   const double sum = LogSumExp(logits);
   entry.token = LogprobOf(logits, sum, token);
-  entry.top.resize(static_cast<size_t>(std::max(request.top_logprobs, 0)));
-  entry.top.resize(TopLogprobs(logits, sum, entry.top));
-  engine_.tokenizer().AppendPiece(token, true, &entry.bytes);
+  std::vector<TokenLogprob> top(static_cast<size_t>(std::max(request.top_logprobs, 0)));
+  top.resize(TopLogprobs(logits, sum, top));
+  for (const TokenLogprob& t : top) entry.top.push_back({t.id, t.logprob, Bytes(t.id)});
+  entry.bytes = Bytes(token);
   return entry;
+}
+
+// Models may have more rows of logits than their vocabulary has tokens.
+std::string Sequence::Bytes(int32_t token) const {
+  return engine_.tokenizer().IsValid(token) ? engine_.tokenizer().TokenToPiece(token, true) : "";
 }
 
 void Sequence::AddPromptLogprob(std::span<const float> logits, size_t pos) {
@@ -103,7 +110,7 @@ void Sequence::Append(int32_t token, std::span<const float> logits) {
   const size_t before = decoder_.held_bytes();
   decoder_.Append(token, &pieces_);
   if (request.top_logprobs >= 0) {
-    held_.push_back(logits.empty() ? LogprobEntry{{token, 0.0f}, {}, engine_.tokenizer().TokenToPiece(token, true)}
+    held_.push_back(logits.empty() ? LogprobEntry{{token, 0.0f}, {}, Bytes(token)}
                                    : Entry(logits, token));
     held_begin_.push_back(held_end_ + before);
   }

@@ -61,6 +61,7 @@ class Sequence {
  private:
   void Append(int32_t token, std::span<const float> logits);
   void TakeText(std::string_view bytes);
+  std::string Bytes(int32_t token) const;
   LogprobEntry Entry(std::span<const float> logits, int32_t token) const;
 
   const Engine& engine_;

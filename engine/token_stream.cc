@@ -25,6 +25,7 @@ void TokenStream::Push(SequenceEvent event) {
     events_.push_back(std::move(event));
   }
   arrived_.notify_one();
+  if (notify_) notify_();
 }
 
 bool TokenStream::full() const {

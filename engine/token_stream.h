@@ -31,13 +31,20 @@ struct SequenceRequest {
   bool embed = false;                  // no text: the mean (or last) hidden state of the prompt
   bool embed_last = false;
   std::string scope;                   // prefixes are shared within a scope only
+  bool use_prefixes = true;            // of earlier sequences, and keeps this one's
   std::string client;                  // who asks: waiting clients take turns
   std::shared_ptr<TokenConstraint> constraint;  // shared only with the scheduler
+  std::function<void()> on_event;      // called on the engine thread after each event; must be quick
 };
 
 struct LogprobEntry {
+  struct Top {
+    int32_t id;
+    float logprob;
+    std::string bytes;
+  };
   TokenLogprob token;
-  std::vector<TokenLogprob> top;
+  std::vector<Top> top;                // best first
   std::string bytes;                   // the token as it stands in running text
 };
 
@@ -77,6 +84,7 @@ class TokenStream {
 
   // Called (on the caller's thread) by Cancel and when a full stream has room again. Set before the producer starts.
   void SetWaker(std::function<void()> waker) { waker_ = std::move(waker); }
+  void SetNotify(std::function<void()> notify) { notify_ = std::move(notify); }
   // Fed with the prompt's progress: tokens computed or found so far.
   std::atomic<size_t> prompt_done{0};
 
@@ -86,7 +94,7 @@ class TokenStream {
   std::condition_variable arrived_;
   std::deque<SequenceEvent> events_;
   std::atomic<bool> cancelled_{false};
-  std::function<void()> waker_;
+  std::function<void()> waker_, notify_;
 };
 
 }  // namespace lutra

@@ -42,6 +42,19 @@ find_package(PkgConfig REQUIRED)
 # libedit: line editing and history of `lutra chat`.
 pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 
+# cpp-httplib: parses request heads and writes answers in server/. Its process_request, which we derive from, is protected and
+# has other parameters from 0.15 on, so the version is bounded.
+add_library(lutra_httplib INTERFACE)
+pkg_check_modules(HTTPLIB IMPORTED_TARGET cpp-httplib>=0.11 cpp-httplib<0.15)
+if(HTTPLIB_FOUND)
+  target_link_libraries(lutra_httplib INTERFACE PkgConfig::HTTPLIB Threads::Threads)
+else()
+  FetchContent_Declare(httplib GIT_REPOSITORY https://github.com/yhirose/cpp-httplib GIT_TAG v0.11.4)
+  set(HTTPLIB_COMPILE OFF CACHE BOOL "" FORCE)
+  FetchContent_MakeAvailable(httplib)
+  target_link_libraries(lutra_httplib INTERFACE httplib::httplib Threads::Threads)
+endif()
+
 if(LUTRA_BUILD_TESTS)
   # PCRE2 (8 bit, with Unicode properties): runs the published pre-tokenizer expressions, which our splitters must equal.
   pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)

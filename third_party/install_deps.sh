@@ -6,7 +6,7 @@ as_root=
 if [ -r /etc/os-release ]; then . /etc/os-release; else ID=$(uname -s | tr '[:upper:]' '[:lower:]'); fi
 case "${ID:-} ${ID_LIKE:-}" in
   *debian*|*ubuntu*)
-    packages="g++ cmake ninja-build pkg-config ca-certificates dpkg-dev libtbb-dev nlohmann-json3-dev doctest-dev libpcre2-dev libedit-dev libcli11-dev libbenchmark-dev"
+    packages="g++ cmake ninja-build pkg-config ca-certificates dpkg-dev libtbb-dev nlohmann-json3-dev doctest-dev libpcre2-dev libedit-dev libcli11-dev libbenchmark-dev libcpp-httplib-dev"
     missing=
     for p in $packages; do
       dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
@@ -20,7 +20,7 @@ case "${ID:-} ${ID_LIKE:-}" in
     ;;
   *fedora*|*rhel*)
     $as_root dnf -q install -y gcc-c++ cmake ninja-build pkgconf-pkg-config tbb-devel json-devel doctest-devel \
-      pcre2-devel libedit-devel cli11-devel google-benchmark-devel highway-devel ;;
+      pcre2-devel libedit-devel cli11-devel google-benchmark-devel highway-devel git ;;
   *arch*)
     $as_root pacman -S --needed --noconfirm base-devel cmake ninja pkgconf onetbb nlohmann-json doctest pcre2 \
       libedit cli11 benchmark highway ;;

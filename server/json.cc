@@ -1,0 +1,48 @@
+#include "server/json.h"
+
+#include "kernels/base/utf8.h"
+#include "server/api_error.h"
+
+namespace lutra::server {
+
+Json ParseJson(std::string_view text) {
+  int depth = 0;
+  const auto bounded = [&](int, Json::parse_event_t event, Json&) {
+    using E = Json::parse_event_t;
+    if (event == E::object_start || event == E::array_start) ++depth;
+    if (event == E::object_end || event == E::array_end) --depth;
+    if (depth > kMaxJsonDepth) {
+      throw ApiError(400, Format("the JSON is nested deeper than %d levels", kMaxJsonDepth), "", "invalid_json");
+    }
+    return true;
+  };
+  if (text.empty()) throw ApiError(400, "the body is empty; it must be a JSON object", "", "invalid_json");
+  try {
+    return Json::parse(text, bounded);
+  } catch (const Json::parse_error& e) {
+    throw ApiError(400, Format("the body is not valid JSON at byte %zu: %s", e.byte, Printable(e.what(), 300).c_str()), "",
+                   "invalid_json");
+  } catch (const Json::exception& e) {
+    throw ApiError(400, Format("the body is not valid JSON: %s", Printable(e.what(), 300).c_str()), "", "invalid_json");
+  }
+}
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+const char* JsonTypeName(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::null: return "null";
+    case Json::value_t::object: return "an object";
+    case Json::value_t::array: return "a list";
+    case Json::value_t::string: return "a string";
+    case Json::value_t::boolean: return "a boolean";
+    default: return value.is_number_float() ? "a number" : "an integer";
+  }
+}
+
+std::string ShowJson(const Json& value) {
+  if (value.is_structured()) return JsonTypeName(value);
+  return Printable(Dump(value), 60);
+}
+
+}  // namespace lutra::server
