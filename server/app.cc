@@ -211,10 +211,10 @@ void App::Log(const Call& call, int status) {
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - call.start).count();
   std::string tokens;
-  if (call.usage.prompt_tokens > 0) {
-    tokens = Format(", prompt %zu (cached %zu), generated %zu, queue %.3f s, prompt %.3f s, decode %.3f s", call.usage.prompt_tokens,
-                    call.usage.cached_tokens, call.usage.completion_tokens, call.queue_seconds, call.prompt_seconds,
-                    call.decode_seconds);
+  if (call.numbers.usage.prompt_tokens > 0) {
+    tokens = Format(", prompt %zu (cached %zu), generated %zu, queue %.3f s, prompt %.3f s, decode %.3f s", call.numbers.usage.prompt_tokens,
+                    call.numbers.usage.cached_tokens, call.numbers.usage.completion_tokens, call.numbers.queue_seconds,
+                    call.numbers.prompt_seconds, call.numbers.decode_seconds);
   }
   lutra::Log(known == "/health" || known == "/metrics" ? LogLevel::kDebug : LogLevel::kInfo, "%s %s %s %s %d in %.3f s%s",
              call.request_id.c_str(), q.remote_addr.c_str(), q.method.c_str(), Printable(q.path, 100).c_str(), status, seconds,

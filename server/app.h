@@ -36,8 +36,11 @@ struct Call {
   int key = -1;                              // which API key, -1: none needed
   // For the log line.
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
-  Usage usage = {};
-  double queue_seconds = 0, prompt_seconds = 0, decode_seconds = 0;
+  struct Numbers {
+    Usage usage;
+    double queue_seconds = 0, prompt_seconds = 0, decode_seconds = 0;
+  };
+  Numbers numbers = {};
 
   std::string scope() const { return key < 0 ? "" : "key " + std::to_string(key); }
   std::string client(const std::string& user) const;

@@ -94,7 +94,7 @@ void Embeddings(Call& call) {
       data.push_back({{"object", "embedding"}, {"index", data.size()}, {"embedding", std::move(embedding)}});
     }
   }
-  call.usage.prompt_tokens = total;
+  call.numbers.usage.prompt_tokens = total;
   Reply(call, 200, {{"object", "list"},
                     {"data", std::move(data)},
                     {"model", model.name()},

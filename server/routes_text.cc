@@ -141,7 +141,7 @@ void ChatCompletions(Call& call) {
   }
   std::vector<SequenceRequest> requests;
   AddChoices(*job, request, PlanConstraint(job->params, tools, prompt.in_thought, model), &requests);
-  RunTextJob(job, model.scheduler(), std::move(requests));
+  RunTextJob(call, job, model.scheduler(), std::move(requests));
 }
 
 void Completions(Call& call) {
@@ -171,7 +171,7 @@ void Completions(Call& call) {
     AddChoices(*job, request, constraint, &requests);
   }
   job->choices.resize(requests.size());
-  RunTextJob(job, model.scheduler(), std::move(requests));
+  RunTextJob(call, job, model.scheduler(), std::move(requests));
 }
 
 }  // namespace lutra::server

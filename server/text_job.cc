@@ -31,11 +31,11 @@ OutputDelta Take(TextJob::Choice& choice, SequenceEvent& event) {
 }
 
 void NoteEnd(TextJob& job) {
-  job.call.usage = job.TotalUsage();
+  job.call.numbers.usage = job.TotalUsage();
   for (const auto& c : job.choices) {
-    job.call.queue_seconds = std::max(job.call.queue_seconds, c.stats.queue_seconds);
-    job.call.prompt_seconds = std::max(job.call.prompt_seconds, c.stats.prompt_seconds);
-    job.call.decode_seconds = std::max(job.call.decode_seconds, c.stats.decode_seconds);
+    job.call.numbers.queue_seconds = std::max(job.call.numbers.queue_seconds, c.stats.queue_seconds);
+    job.call.numbers.prompt_seconds = std::max(job.call.numbers.prompt_seconds, c.stats.prompt_seconds);
+    job.call.numbers.decode_seconds = std::max(job.call.numbers.decode_seconds, c.stats.decode_seconds);
   }
 }
 
@@ -89,10 +89,9 @@ void AnswerWhole(TextJob& job) {
   for (size_t k = 0; k < job.choices.size(); ++k) {
     answer["choices"].push_back(job.chat ? ChatChoice(job, k) : CompletionChoice(job, k));
   }
-  answer["usage"] = UsageJson(job.call.usage, job.chat);
+  answer["usage"] = UsageJson(job.call.numbers.usage, job.chat);
   answer["timings"] = TimingsJson(job.choices[0].stats);
-  Call& call = job.call;
-  Reply(call, 200, answer);
+  Reply(job.call, 200, answer);
 }
 
 // Writes one answer as events. Lives as long as the connection writes.
@@ -248,13 +247,14 @@ Usage TextJob::TotalUsage() const {
   return usage;
 }
 
-void RunTextJob(std::shared_ptr<TextJob> job, Scheduler& scheduler, std::vector<SequenceRequest> requests) {
+void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler, std::vector<SequenceRequest> requests) {
   job->run = Run::Start(scheduler, std::move(requests));
   job->call.exchange.OnClientGone([run = std::weak_ptr<Run>(job->run)] {
     if (const auto r = run.lock()) r->Cancel();
   });
   if (!job->params.stream) {
     AnswerWhole(*job);
+    call.numbers = job->call.numbers;
     return;
   }
   httplib::Response& response = job->call.response();

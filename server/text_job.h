@@ -41,6 +41,6 @@ struct TextJob {
 };
 
 // Submits and answers; takes the job. Throws ApiError and Error as long as nothing was sent.
-void RunTextJob(std::shared_ptr<TextJob> job, Scheduler& scheduler, std::vector<SequenceRequest> requests);
+void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler, std::vector<SequenceRequest> requests);
 
 }  // namespace lutra::server

@@ -116,7 +116,7 @@ TEST_CASE("ARCHITECTURE.md and README.md name files that exist") {
       const std::string name = (*it)[1];
       if (name.rfind("build/", 0) == 0) continue;
       bool found = false;
-      for (const char* base : {"", "kernels/", "kernels/base/", "models/", "engine/", "cli/", "third_party/"}) {
+      for (const char* base : {"", "kernels/", "kernels/base/", "models/", "engine/", "server/", "cli/", "third_party/"}) {
         found = found || fs::exists(fs::path(LUTRA_SOURCE_DIR) / base / name);
       }
       INFO(doc, " names ", name);
