@@ -129,6 +129,11 @@ void Decoder::Forward(std::span<const BatchToken> batch) {
   if (!batch.empty()) pool_.Region([&] { RunLayers(batch); });
 }
 
+void Decoder::MultiplyAll(std::span<const Product> products, MatrixInput& input, ThreadPool& pool) {
+  if (observer_ != nullptr) observer_->Observe(products, input);
+  lutra::MultiplyAll(products, input, pool);
+}
+
 void Decoder::NormInput(const std::vector<float>& weight, size_t n_tokens) {
   ForTokens(n_tokens, [&](size_t t) {
     RmsNorm(x_.data() + t * h_.n_embd, weight.data(), h_.n_embd, h_.rms_eps, h_norm_.data() + t * h_.n_embd);

@@ -13,6 +13,15 @@
 
 namespace lutra {
 
+// Sees the inputs of the matrices of a forward pass, for importance matrices.
+class InputObserver {
+ public:
+  virtual ~InputObserver() = default;
+  // All `products` are about to be made of `input` (rows of floats). Called by the thread that runs Forward, inside its region: may use
+  // the pool's For.
+  virtual void Observe(std::span<const Product> products, const MatrixInput& input) = 0;
+};
+
 // Scratch and code for one forward pass at a time. The model and the pool must outlive it. Results for a token depend on nothing
 // but its sequence: not on the batch, the chunking, the thread count or the SIMD target.
 class Decoder {
@@ -31,6 +40,9 @@ class Decoder {
   // Output [n_embd] of the last layer, after the output norm, of the i-th token of the last batch that wanted it.
   std::span<const float> hidden(size_t i) const;
 
+  // Must outlive the passes it sees; nullptr: nobody looks.
+  void set_observer(InputObserver* observer) { observer_ = observer; }
+
   const KvLayout& kv_layout() const { return kv_; }
   size_t max_tokens() const { return max_tokens_; }
   size_t max_logits() const { return max_logits_; }
@@ -39,6 +51,8 @@ class Decoder {
   static uint64_t PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_logits);
 
  private:
+  // The free function, seen by the observer.
+  void MultiplyAll(std::span<const Product> products, MatrixInput& input, ThreadPool& pool);
   void RunLayers(std::span<const BatchToken> batch);
   void Attention(std::span<const BatchToken> batch, size_t layer);
   void StoreKv(const BatchToken& token, size_t t, size_t layer);
@@ -55,6 +69,7 @@ class Decoder {
   const size_t max_tokens_, max_logits_;
   size_t max_q_, max_kv_k_, max_kv_v_, max_att_, max_ff_;
   MatrixInput input_;
+  InputObserver* observer_ = nullptr;
   AlignedArray<float> x_, h_norm_;       // [max_tokens, n_embd]
   AlignedArray<float> q_, k_, v_, att_;  // [max_tokens, heads * head size]
   AlignedArray<float> gate_, up_;        // [max_tokens, max_ff]
