@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -64,6 +65,9 @@ class NaiveDecoder {
                    "output.bias");
   }
 
+  // Called with every product's weights (which part of them, in units of the product's rows) and input.
+  std::function<void(const std::string& weights, size_t part, const Vec& x)> on_product;
+
  private:
   size_t Int(const std::string& key) const { return *file_.GetU32(arch_ + "." + key); }
   size_t Int(const std::string& key, size_t absent) const {
@@ -103,6 +107,7 @@ class NaiveDecoder {
               size_t n = 0) {
     const Vec& w = Get(name);
     if (n == 0) n = w.size() / x.size();
+    if (on_product) on_product(name, first / n, x);
     Vec y(n);
     for (size_t r = 0; r < n; ++r) {
       for (size_t c = 0; c < x.size(); ++c) y[r] += w[(first + r) * x.size() + c] * x[c];
