@@ -1,6 +1,7 @@
 #include "engine/eval_windows.h"
 
 #include <algorithm>
+#include <cinttypes>
 
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
@@ -36,6 +37,12 @@ EvalWindows::EvalWindows(std::vector<int32_t> tokens, int32_t bos, const EvalOpt
     Fail(ErrorCode::kInvalidArgument,
          "the text has %zu tokens, which do not fill one window of %u: give a longer text or a shorter context (-c)", n, n_ctx_);
   }
+  if (options.skip_windows >= n_windows_) {
+    Fail(ErrorCode::kInvalidArgument, "the text has %zu chunks: nothing is left after skipping %" PRIu64, n_windows_,
+         options.skip_windows);
+  }
+  tokens_.erase(tokens_.begin(), tokens_.begin() + static_cast<ptrdiff_t>(options.skip_windows * step_));
+  n_windows_ -= options.skip_windows;
   if (options.max_windows >= 0) n_windows_ = std::min(n_windows_, static_cast<size_t>(options.max_windows));
   if (n_windows_ == 0) Fail(ErrorCode::kInvalidArgument, "chunks: 0 leaves nothing to measure");
 }

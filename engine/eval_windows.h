@@ -21,6 +21,7 @@ struct EvalOptions {
   // 0: windows beside each other, the second half of each is scored. Otherwise a window begins every `stride` tokens and its
   // last `stride` tokens are scored. (llama.cpp's windows are then longer than its -c; its "calculation chunk" is our n_ctx.)
   uint32_t stride = 0;
+  uint64_t skip_windows = 0;  // left out at the beginning of the text
 };
 
 // The tokens of a text, with BOS where the vocabulary wants one and never an EOS.

@@ -85,7 +85,7 @@ std::vector<int32_t> LogitsFile::Tokens() const {
 }
 
 EvalWindows LogitsFile::Windows(int32_t bos, int64_t max_windows) const {
-  return EvalWindows(Tokens(), bos, {n_ctx_, max_windows, 0});
+  return EvalWindows(Tokens(), bos, {n_ctx_, max_windows, 0, 0});
 }
 
 const uint8_t* LogitsFile::WindowBytes(size_t window) const {

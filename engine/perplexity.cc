@@ -1,5 +1,6 @@
 #include "engine/perplexity.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -30,6 +31,28 @@ void FailNotFinite(const Engine& engine, size_t window, size_t pos) {
        Printable(engine.model().file().path(), 400).c_str(), pos + 1, window + 1);
 }
 
+void ScorePositions(const WindowRunner& runner, const EvalWindows& windows, size_t window, size_t pos, size_t n,
+                    std::span<double> nll, LogitsFileWriter* writer) {
+  const size_t begin = std::max<size_t>(pos, windows.scored_begin());
+  const size_t end = std::min<size_t>(pos + n, windows.scored_end());
+  if (begin >= end) return;
+  ThreadPool& pool = runner.engine().pool();
+  pool.Region([&] {
+    pool.For(end - begin, [&](size_t i) {
+      const std::span<const float> logits = runner.logits(begin + i - pos);
+      const ExpSum sum = SumExp(logits.data(), logits.size());
+      const double log_sum = Log(sum.sum);
+      const float x = logits[static_cast<size_t>(windows.target(window, begin + i))];
+      const size_t slot = begin + i - windows.scored_begin();
+      nll[slot] = static_cast<double>(sum.max) + log_sum - static_cast<double>(x);
+      if (writer != nullptr) writer->Encode(slot, logits, sum, log_sum);
+    });
+  });
+  for (size_t at = begin; at < end; ++at) {
+    if (!std::isfinite(nll[at - windows.scored_begin()])) FailNotFinite(runner.engine(), window, at);
+  }
+}
+
 PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, const PerplexityProgress& progress,
                                    LogitsFileWriter* writer) {
   WindowRunner runner(engine, windows.n_ctx());
@@ -40,22 +63,8 @@ PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, c
   for (size_t w = 0; w < windows.size(); ++w) {
     windows.Get(w, &ids);
     ids.pop_back();  // nothing is scored after it
-    RunWindow(runners, ids, windows.scored_begin(), windows.scored_end(), [&](size_t pos, size_t n) {
-      engine.pool().Region([&] {
-        engine.pool().For(n, [&](size_t i) {
-          const std::span<const float> logits = runner.logits(i);
-          const ExpSum sum = SumExp(logits.data(), logits.size());
-          const double log_sum = Log(sum.sum);
-          const float x = logits[static_cast<size_t>(windows.target(w, pos + i))];
-          const size_t slot = pos + i - windows.scored_begin();
-          nll[slot] = static_cast<double>(sum.max) + log_sum - static_cast<double>(x);
-          if (writer != nullptr) writer->Encode(slot, logits, sum, log_sum);
-        });
-      });
-      for (size_t i = 0; i < n; ++i) {
-        if (!std::isfinite(nll[pos + i - windows.scored_begin()])) FailNotFinite(engine, w, pos + i);
-      }
-    });
+    RunWindow(runners, ids, windows.scored_begin(), windows.scored_end(),
+              [&](size_t pos, size_t n) { ScorePositions(runner, windows, w, pos, n, nll, writer); });
     for (const double v : nll) result.nll.Add(v);
     if (writer != nullptr) writer->WriteWindow();
     ++result.n_windows;
