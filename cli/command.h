@@ -28,6 +28,7 @@ int RunInspect(int argc, char** argv);
 int RunTokenize(int argc, char** argv);
 int RunLogits(int argc, char** argv);
 int RunPerplexity(int argc, char** argv);
+int RunImatrix(int argc, char** argv);
 int RunChat(int argc, char** argv);
 int RunRun(int argc, char** argv);
 int RunBench(int argc, char** argv);

@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"tokenize", "text to token ids and back", RunTokenize},
     {"bench", "measure speed, of a file or of random weights in any shape", RunBench},
     {"perplexity", "measure the perplexity of a text, or compare two models on it", RunPerplexity},
+    {"imatrix", "collect the importance of weights from a text, for quantizing", RunImatrix},
     {"logits", "write the logits of a token sequence to a file", RunLogits},
 };
 

@@ -1,7 +1,6 @@
 // `lutra perplexity`: perplexity of a text, and how far a model is from a reference.
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
 #include <string>
 
@@ -9,6 +8,7 @@
 
 #include "cli/args.h"
 #include "cli/command.h"
+#include "cli/evaluation.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
 #include "cli/text_input.h"
@@ -27,41 +27,6 @@ struct Options {
   uint32_t stride = 0;
   bool kl_divergence = false, json = false;
 };
-
-// The time left, on one line of a terminal: "[12/500] 3.1 s a chunk, 25 min left".
-class ProgressLine {
- public:
-  explicit ProgressLine(bool on) : on_(on), start_(std::chrono::steady_clock::now()) {}
-  ~ProgressLine() { Clear(); }
-  void Clear() {
-    if (drawn_) std::fprintf(stderr, "\r\033[K");
-    drawn_ = false;
-  }
-  void Update(size_t done, size_t total) {
-    if (!on_) return;
-    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    const double each = elapsed / static_cast<double>(done);
-    const double left = each * static_cast<double>(total - done);
-    std::fprintf(stderr, "\r\033[K[%zu/%zu] %.2f s a chunk, %.0f %s left", done, total, each, left < 120 ? left : left / 60,
-                 left < 120 ? "s" : "min");
-    std::fflush(stderr);
-    drawn_ = true;
-  }
-
- private:
-  bool on_;
-  bool drawn_ = false;
-  std::chrono::steady_clock::time_point start_;
-};
-
-std::unique_ptr<Engine> LoadForEvaluation(ModelOptions model, uint32_t n_ctx) {
-  EngineOptions engine;
-  engine.batch_tokens = model.batch;
-  engine = ForEvaluation(engine, n_ctx);
-  model.n_ctx = engine.n_ctx;
-  model.batch = engine.batch_tokens;
-  return LoadEngine(model, engine);
-}
 
 Json ToJson(const Estimate& e) { return {{"value", e.value}, {"error", e.error}}; }
 
@@ -91,12 +56,6 @@ Json ToJson(const KlReport& r) {
   return json;
 }
 
-void SayWindows(const Options& o, const EvalWindows& windows) {
-  if (o.model.quiet) return;
-  std::fprintf(stderr, "%zu tokens, %zu chunks of %u, %zu tokens scored in each\n", windows.tokens().size(), windows.size(),
-               windows.n_ctx(), windows.n_scored());
-}
-
 int StatusOf(bool complete) {
   if (complete) return kExitOk;
   std::fprintf(stderr, "lutra: interrupted; the numbers are those of the chunks done\n");
@@ -108,12 +67,12 @@ int Measure(const Options& o) {
   const std::string text = ReadEvalText(o.text_file);
   const auto engine = LoadForEvaluation(o.model, n_ctx);
   const auto windows = EvalWindows::FromText(engine->tokenizer(), text, {n_ctx, o.chunks, o.stride});
-  SayWindows(o, windows);
+  SayWindows(o.model, windows);
   std::unique_ptr<LogitsFileWriter> writer;
   if (!o.logits_file.empty()) {
     writer = std::make_unique<LogitsFileWriter>(o.logits_file, windows, engine->hparams().n_vocab);
   }
-  ProgressLine bar(!o.model.quiet && isatty(STDERR_FILENO));
+  ProgressLine bar(o.model.quiet);
   const std::atomic<bool>& interrupted = InterruptFlag();
   const PerplexityResult result = MeasurePerplexity(
       *engine, windows,
@@ -153,7 +112,7 @@ void PrintRow(const KlReport& r, size_t window) {
 }
 
 int Compare(const Options& o) {
-  ProgressLine bar(!o.model.quiet && isatty(STDERR_FILENO));
+  ProgressLine bar(o.model.quiet);
   const std::atomic<bool>& interrupted = InterruptFlag();
   const auto progress = [&](const KlDivergence& so_far, size_t done, size_t n_windows) {
     if (!o.json && !o.model.quiet) {
@@ -172,7 +131,7 @@ int Compare(const Options& o) {
     const auto engine = LoadForEvaluation(o.model, file.n_ctx());
     const Tokenizer& tokenizer = engine->tokenizer();
     const EvalWindows windows = file.Windows(tokenizer.add_bos() ? tokenizer.bos() : kNoToken, o.chunks);
-    SayWindows(o, windows);
+    SayWindows(o.model, windows);
     report = CompareWithFile(file, *engine, windows, progress);
   } else {
     const uint32_t n_ctx = o.model.n_ctx;
@@ -183,7 +142,7 @@ int Compare(const Options& o) {
     tested_options.model = o.compare;
     if (!o.compare_kv_type.empty()) tested_options.kv_type = o.compare_kv_type;
     const auto tested = LoadForEvaluation(tested_options, n_ctx);
-    SayWindows(o, windows);
+    SayWindows(o.model, windows);
     report = CompareModels(*reference, *tested, windows, progress);
   }
   bar.Clear();
