@@ -7,16 +7,29 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "kernels/base/error.h"
 
 namespace lutra::cli {
+namespace {
+
+// "-ctk" and "-ctk=q8" where there is an option --ctk: people know such names with one dash.
+std::string WithTwoDashes(const CLI::App& app, std::string arg) {
+  if (arg.size() < 3 || arg[0] != '-' || arg[1] == '-') return arg;
+  const std::string name = "-" + arg.substr(0, arg.find('='));
+  return app.get_option_no_throw(name) != nullptr ? "-" + arg : arg;
+}
+
+}  // namespace
 
 std::optional<int> ParseArgs(CLI::App& app, int argc, char** argv) {
   app.name(argv[0]);
+  std::vector<std::string> args;  // the last one first, as CLI11 wants them
+  for (int i = argc - 1; i > 0; --i) args.push_back(WithTwoDashes(app, argv[i]));
   try {
-    app.parse(argc, argv);
+    app.parse(args);
     return std::nullopt;
   } catch (const CLI::CallForHelp&) {
     std::fputs(app.help().c_str(), stdout);

@@ -11,6 +11,7 @@
 #include "cli/text_input.h"
 #include "engine/imatrix_collector.h"
 #include "models/imatrix_statistics.h"
+#include "models/temporary_file.h"
 
 namespace lutra::cli {
 namespace {
@@ -78,6 +79,7 @@ void Resume(Options* o) {
 }
 
 int Collect(const Options& o, ImatrixSum* sum) {
+  { const TemporaryFile can_be_written(o.output); }  // rather now than after hours
   const std::string text = ReadEvalText(o.text_file);
   const auto engine = LoadForEvaluation(o.model, o.model.n_ctx);
   const auto windows = EvalWindows::FromText(engine->tokenizer(), text, {o.model.n_ctx, o.chunks, 0, o.from_chunk}, o.parse_special);
@@ -135,7 +137,7 @@ int RunImatrix(int argc, char** argv) {
   app.add_flag("--process-output", o.process_output, "output.weight, too");
   app.add_flag("--no-ppl", o.no_perplexity, "do not measure the perplexity on the way");
   app.add_flag("--parse-special", o.parse_special, "control tokens in the text are recognised");
-  app.add_option("--output-frequency", o.output_frequency, "write the output every N chunks (10); 0: only at the end")->type_name("N");
+  app.add_option("--output-frequency,--ofreq", o.output_frequency, "write the output every N chunks (10); 0: only at the end")->type_name("N");
   app.add_option("--save-frequency", o.save_frequency, "keep a copy, OUTPUT.at_N, every N chunks")->type_name("N");
   app.add_flag("--show-statistics", o.statistics, "print a table about the file --in-file and end");
   if (const auto status = ParseArgs(app, argc, argv)) return *status;

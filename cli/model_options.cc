@@ -62,6 +62,8 @@ void AddModelOptions(CLI::App& app, ModelOptions* o, std::vector<std::string>* m
       ->envname("LUTRA_SIMD")
       ->type_name("SET");
   app.add_flag("-q,--quiet", o->quiet, "say nothing but results and errors");
+  app.add_option("--ctk,--cache-type-k", o->kv_type, "-ctk: the same as --kv-type")->type_name("TYPE");
+  app.add_option("--ctv,--cache-type-v", o->kv_type_v, "-ctv: type of cached values; only what -ctk says")->type_name("TYPE");
 }
 
 std::string DemoModelPath() {
@@ -88,6 +90,10 @@ void ApplyModelOptions(const ModelOptions& o, EngineOptions* e) {
   e->n_ctx = o.n_ctx;
   e->batch_tokens = o.batch;
   e->kv_type = ParseKvType(o.kv_type);
+  if (!o.kv_type_v.empty() && ParseKvType(o.kv_type_v) != e->kv_type) {
+    Fail(ErrorCode::kInvalidArgument, "-ctv %s: cached keys and values have one type here: give -ctk the same",
+         Printable(o.kv_type_v, 40).c_str());
+  }
 }
 
 std::unique_ptr<Engine> LoadEngine(const ModelOptions& o, EngineOptions e) {

@@ -17,11 +17,12 @@ struct ModelOptions {
   uint32_t n_ctx = 0;
   uint32_t batch = 512;
   std::string kv_type = "f16";
+  std::string kv_type_v;    // "" or the same
   std::string simd = "auto";
   bool quiet = false;
 };
 
-// Adds -m, -t, -c, -b, --kv-type, --simd, -q. Environment: LUTRA_MODEL, LUTRA_THREADS, LUTRA_SIMD.
+// Adds -m, -t, -c, -b, --kv-type, -ctk, -ctv, --simd, -q. Environment: LUTRA_MODEL, LUTRA_THREADS, LUTRA_SIMD.
 // With `many`, -m can be given several times and fills that instead of options->model.
 void AddModelOptions(CLI::App& app, ModelOptions* options, std::vector<std::string>* many = nullptr);
 

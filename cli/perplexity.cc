@@ -140,7 +140,10 @@ int Compare(const Options& o) {
     const auto windows = EvalWindows::FromText(reference->tokenizer(), text, {n_ctx, o.chunks, o.stride});
     ModelOptions tested_options = o.model;
     tested_options.model = o.compare;
-    if (!o.compare_kv_type.empty()) tested_options.kv_type = o.compare_kv_type;
+    if (!o.compare_kv_type.empty()) {
+      tested_options.kv_type = o.compare_kv_type;
+      tested_options.kv_type_v.clear();
+    }
     const auto tested = LoadForEvaluation(tested_options, n_ctx);
     SayWindows(o.model, windows);
     report = CompareModels(*reference, *tested, windows, progress);
@@ -180,6 +183,7 @@ int RunPerplexity(int argc, char** argv) {
   compare->excludes(kl)->excludes(logits);
   logits->excludes(stride);
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
+  if (o.model.n_ctx == 0) Fail(ErrorCode::kInvalidArgument, "context (-c): 0 is out of range; a chunk has at least 4 tokens");
   if (o.kl_divergence && text->count() > 0 && !o.model.quiet) {
     std::fprintf(stderr, "--file is not read: the file of log probabilities holds the tokens\n");
   }
