@@ -14,6 +14,8 @@
 #define LUTRA_PANEL_GEMM_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -73,6 +75,8 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
   const DU8 d8;
   constexpr size_t kGroupQuads = static_cast<size_t>(kKind.group) / 4;
   const UnitFields<kKind> f(p);
+  // The next block of the panel, while this one is multiplied.
+  for (size_t i = 0; i < kKind.unit_bytes(); i += 64) hwy::Prefetch(p + 256 / static_cast<size_t>(kKind.unit) * kKind.unit_bytes() + i);
   LUTRA_UNROLL(1)
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
     const size_t r = base + row;
@@ -110,13 +114,16 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
       if constexpr (kKind.bias) hn::Store(Pair(bias[0], bias[1]), di, reinterpret_cast<int32_t*>(block.biases[to][r]));
     }
     // Lanes.
-    const uint8_t* step = f.steps + 4 * row;
+    const uint8_t* HWY_RESTRICT step = f.steps + 4 * row;
     for (size_t s = 0; s < kKind.steps(); ++s) {
+      VU8 shift[2];
+      LUTRA_UNROLL(2)
+      for (size_t i = 0; i < 2; ++i) shift[i] = ShiftLanes<kKind>(f.shifts, (s * 8 + 4 * i) / kGroupQuads, row);
       const auto put = [&]<size_t kQuad>(std::integral_constant<size_t, kQuad>) HWY_ATTR {
         const size_t quad = (u * kKind.steps() + s) * 8 + kQuad;
-        const size_t g = (s * 8 + kQuad) / kGroupQuads;
+        [[maybe_unused]] const size_t g = (s * 8 + kQuad) / kGroupQuads;
         VU8 lanes = Quad<kKind, static_cast<int>(kQuad)>(step, table);
-        if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, ShiftLanes<kKind>(f.shifts, g, row));
+        if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, shift[kQuad / 4]);
         if constexpr (!kWords) {
           hn::Store(lanes, d8, block.bytes[quad][r]);
         } else {
@@ -191,7 +198,7 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
         LUTRA_UNROLL(24)
         for (size_t i = 0; i < kN; ++i) acc[i] = hn::Zero(di);
       }
-      LUTRA_UNROLL(4)
+      LUTRA_UNROLL(8)
       for (size_t k = 0; k < kGroupQuads; ++k) {
         const size_t quad = u * kUnitQuads + g * kGroupQuads + k;
         if constexpr (kWords) {
@@ -215,7 +222,12 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
           for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(DU8(), w.bytes[quad][row + j * kLanes]);
           LUTRA_UNROLL(12)
           for (size_t t = 0; t < kTokens; ++t) {
-            const auto a = hn::BitCast(DI8(), Broadcast4(x.q + t * 256 + 4 * quad));
+            VI four = Broadcast4(x.q + t * 256 + 4 * quad);
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+            // Once into a register for all vectors, not again and again as a memory operand of each dot.
+            if constexpr (kVectors > 1) asm("" : "+v"(four.raw));
+#endif
+            const auto a = hn::BitCast(DI8(), four);
             LUTRA_UNROLL(4)
             for (size_t j = 0; j < kVectors; ++j) {
               VI& to = kClass.scales ? acc[t * kVectors + j] : sum[t * kVectors + j];

@@ -11,6 +11,8 @@
 #define LUTRA_PANEL_GEMV_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -58,6 +60,9 @@ HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& t
   }
 }
 
+// Weights are asked for this many bytes ahead: hardware prefetchers lose the stream among the activations' of several tokens.
+constexpr size_t kPrefetch = 4096;
+
 // y[t] for the kTokens tokens from `token` and the rows [row, row + lanes) of a panel.
 template <PanelKind kKind, class DotT, size_t kTokens>
 HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, const Q8View& x, size_t token, size_t row,
@@ -104,6 +109,7 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
         bias[t] = hn::Zero(di);
       }
       for (size_t s = 0; s < kKind.steps(); ++s) {
+        for (size_t i = 0; i < kKind.step_bytes(); i += 64) hwy::Prefetch(step + kPrefetch + i);
         LUTRA_UNROLL(2)
         for (size_t h = 0; h < kGroupsPerStep; ++h) {
           const size_t g = s * kGroupsPerStep + h;

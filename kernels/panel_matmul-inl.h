@@ -23,7 +23,7 @@ namespace HWY_NAMESPACE {
 // The entry point of kind kKind: all tokens x panels [panel_begin, panel_end).
 template <PanelKind kKind, class DotT>
 void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
-  if (x.n_tokens > 8) {
+  if (x.n_tokens > 2 * kFewTokens) {
     ManyTokensPanels<kKind, DotT>(w, x, panel_begin, panel_end, y, y_stride);
   } else {
     FewTokensPanels<kKind, DotT>(w, x, panel_begin, panel_end, y, y_stride);

@@ -5,10 +5,18 @@
 // left out: they add bf16 and f16 arithmetic, which exact kernels do not use, and a third of the build time.
 #pragma once
 
+// Must be known before Highway's own defaults are: as numbers, checked below.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS ((1LL << 12) | (1LL << 6) | (1LL << 4))
+#endif
+#ifndef HWY_WANT_AVX3_DL
+#define HWY_WANT_AVX3_DL
+#endif
+
 #include <hwy/detect_targets.h>
 
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
+#if HWY_SSSE3 != (1LL << 12) || HWY_AVX3_ZEN4 != (1LL << 6) || HWY_AVX3_SPR != (1LL << 4)
+#error "Highway has renumbered its targets"
 #endif
 
 // Unrolls the loop that follows: arrays of vectors indexed by its counter then stay in registers.

@@ -11,6 +11,11 @@
 namespace lutra {
 
 inline constexpr size_t kAlignment = 64;  // a cache line; the widest SIMD vector we use
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
+// At least kHugePage bytes, aligned to kHugePage, in huge pages as far as the system gives them and they are filled whole: weights are read
+// in long runs, where small pages cost translations and stop prefetching. Freed by std::free. nullptr if out of memory.
+void* AllocateHuge(size_t bytes);
 
 // Owns `size` trivially constructible elements, aligned to `kAlignment`, not initialised. Movable, not copyable.
 // Throws std::bad_alloc.
@@ -48,7 +53,8 @@ class AlignedArray {
         __builtin_add_overflow(bytes, kAlignment - 1, &bytes)) {
       throw std::bad_alloc();
     }
-    void* p = std::aligned_alloc(kAlignment, bytes / kAlignment * kAlignment);
+    bytes = bytes / kAlignment * kAlignment;
+    void* p = bytes < kHugePage ? std::aligned_alloc(kAlignment, bytes) : AllocateHuge(bytes);
     if (p == nullptr) throw std::bad_alloc();
     return p;
   }
