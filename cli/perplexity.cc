@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -111,6 +112,13 @@ void PrintRow(const KlReport& r, size_t window) {
   std::fflush(stdout);
 }
 
+// Weights need not be in memory twice.
+bool IsSameModel(const Options& o, const Engine& reference) {
+  if (o.compare.empty()) return true;
+  std::error_code ignored;
+  return std::filesystem::equivalent(o.compare, reference.model().file().path(), ignored);
+}
+
 int Compare(const Options& o) {
   ProgressLine bar(o.model.quiet);
   const std::atomic<bool>& interrupted = InterruptFlag();
@@ -123,7 +131,7 @@ int Compare(const Options& o) {
     return !interrupted;
   };
   KlReport report;
-  if (o.compare.empty()) {
+  if (o.kl_divergence) {
     const LogitsFile file(o.logits_file);
     if (o.model.n_ctx != file.n_ctx() && !o.model.quiet) {
       std::fprintf(stderr, "the file of log probabilities has a context of %u tokens, which is taken\n", file.n_ctx());
@@ -138,15 +146,21 @@ int Compare(const Options& o) {
     const std::string text = ReadEvalText(o.text_file);
     const auto reference = LoadForEvaluation(o.model, n_ctx);
     const auto windows = EvalWindows::FromText(reference->tokenizer(), text, {n_ctx, o.chunks, o.stride});
-    ModelOptions tested_options = o.model;
-    tested_options.model = o.compare;
-    if (!o.compare_kv_type.empty()) {
-      tested_options.kv_type = o.compare_kv_type;
-      tested_options.kv_type_v.clear();
+    if (IsSameModel(o, *reference)) {
+      SayWindows(o.model, windows);
+      report = CompareKvTypes(*reference, ParseKvType(o.compare_kv_type.empty() ? o.model.kv_type : o.compare_kv_type), windows,
+                              progress);
+    } else {
+      ModelOptions tested_options = o.model;
+      tested_options.model = o.compare;
+      if (!o.compare_kv_type.empty()) {
+        tested_options.kv_type = o.compare_kv_type;
+        tested_options.kv_type_v.clear();
+      }
+      const auto tested = LoadForEvaluation(tested_options, n_ctx);
+      SayWindows(o.model, windows);
+      report = CompareModels(*reference, *tested, windows, progress);
     }
-    const auto tested = LoadForEvaluation(tested_options, n_ctx);
-    SayWindows(o.model, windows);
-    report = CompareModels(*reference, *tested, windows, progress);
   }
   bar.Clear();
   if (o.json) {
@@ -175,12 +189,14 @@ int RunPerplexity(int argc, char** argv) {
   auto* compare = app.add_option("--compare", o.compare,
                                  "a second model, compared with -m (the reference) in one pass, without a file")
                       ->type_name("FILE");
-  app.add_option("--compare-kv-type", o.compare_kv_type, "its KV cache's type; default: as --kv-type")
-      ->needs(compare)
-      ->type_name("TYPE");
+  auto* compare_kv = app.add_option("--compare-kv-type", o.compare_kv_type,
+                                    "type of the compared model's KV cache (default: as --kv-type); without --compare: the same "
+                                    "model with that type")
+                         ->type_name("TYPE");
   app.add_flag("--json", o.json, "print one JSON object");
   kl->needs(logits)->excludes(stride);
   compare->excludes(kl)->excludes(logits);
+  compare_kv->excludes(kl)->excludes(logits);
   logits->excludes(stride);
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
   if (o.model.n_ctx == 0) Fail(ErrorCode::kInvalidArgument, "context (-c): 0 is out of range; a chunk has at least 4 tokens");
@@ -191,7 +207,7 @@ int RunPerplexity(int argc, char** argv) {
     Fail(ErrorCode::kInvalidArgument, "no text: give one with -f FILE, or -f - for standard input");
   }
   if (!isatty(STDOUT_FILENO) && !isatty(STDERR_FILENO) && o.json) o.model.quiet = true;
-  return o.kl_divergence || !o.compare.empty() ? Compare(o) : Measure(o);
+  return o.kl_divergence || !o.compare.empty() || !o.compare_kv_type.empty() ? Compare(o) : Measure(o);
 }
 
 }  // namespace lutra::cli

@@ -67,12 +67,22 @@ EngineOptions ForEvaluation(EngineOptions options, uint32_t n_ctx) {
   return options;
 }
 
-WindowRunner::WindowRunner(Engine& engine, uint32_t n_ctx) : engine_(engine) {
-  const size_t page_bytes = engine.decoder().kv_layout().page_bytes();
+WindowRunner::WindowRunner(Engine& engine, uint32_t n_ctx) : engine_(engine), decoder_(&engine.decoder()) { MakePages(n_ctx); }
+
+WindowRunner::WindowRunner(Engine& engine, uint32_t n_ctx, KvType kv_type)
+    : engine_(engine),
+      own_decoder_(std::make_unique<Decoder>(engine.model(), engine.pool(), kv_type, engine.decoder().max_tokens(),
+                                             engine.decoder().max_logits())),
+      decoder_(own_decoder_.get()) {
+  MakePages(n_ctx);
+}
+
+void WindowRunner::MakePages(uint32_t n_ctx) {
+  const size_t page_bytes = decoder_->kv_layout().page_bytes();
   const size_t n_pages = (n_ctx + kKvPage - 1) / kKvPage;
   memory_ = AlignedArray<uint8_t>(n_pages * page_bytes);
   for (size_t p = 0; p < n_pages; ++p) pages_.push_back(memory_.data() + p * page_bytes);
-  batch_.reserve(engine.decoder().max_tokens());
+  batch_.reserve(decoder_->max_tokens());
 }
 
 void WindowRunner::Forward(std::span<const int32_t> ids, size_t pos, size_t logits_begin, size_t logits_end) {
@@ -82,15 +92,15 @@ void WindowRunner::Forward(std::span<const int32_t> ids, size_t pos, size_t logi
     const size_t at = pos + i;
     batch_.push_back({ids[i], static_cast<int32_t>(at), pages_.data(), at >= logits_begin && at < logits_end});
   }
-  engine_.decoder().Forward(batch_);
+  decoder_->Forward(batch_);
 }
 
 void RunWindow(std::span<WindowRunner* const> runners, std::span<const int32_t> ids, size_t logits_begin, size_t logits_end,
                FunctionRef<void(size_t pos, size_t n)> scored) {
   size_t max_tokens = ids.size(), max_logits = ids.size();
   for (const WindowRunner* r : runners) {
-    max_tokens = std::min(max_tokens, r->engine().decoder().max_tokens());
-    max_logits = std::min(max_logits, r->engine().decoder().max_logits());
+    max_tokens = std::min(max_tokens, r->decoder().max_tokens());
+    max_logits = std::min(max_logits, r->decoder().max_logits());
   }
   LUTRA_CHECK(max_tokens >= 1 && max_logits >= 1);
   logits_end = std::min(logits_end, ids.size());

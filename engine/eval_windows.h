@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -67,15 +68,22 @@ EngineOptions ForEvaluation(EngineOptions options, uint32_t n_ctx);
 class WindowRunner {
  public:
   WindowRunner(Engine& engine, uint32_t n_ctx);
+  // With scratch of its own and another type of KV cache than the engine's, over the same weights.
+  WindowRunner(Engine& engine, uint32_t n_ctx, KvType kv_type);
 
   Engine& engine() const { return engine_; }
+  Decoder& decoder() const { return *decoder_; }
   // One forward pass: ids at positions pos, pos + 1 ..., logits for the positions in [logits_begin, logits_end).
   void Forward(std::span<const int32_t> ids, size_t pos, size_t logits_begin, size_t logits_end);
   // [n_vocab] of the i-th position of the last pass that has logits.
-  std::span<const float> logits(size_t i) const { return engine_.decoder().logits(i); }
+  std::span<const float> logits(size_t i) const { return decoder_->logits(i); }
 
  private:
+  void MakePages(uint32_t n_ctx);
+
   Engine& engine_;
+  std::unique_ptr<Decoder> own_decoder_;  // or none
+  Decoder* decoder_;
   AlignedArray<uint8_t> memory_;
   std::vector<uint8_t*> pages_;
   std::vector<BatchToken> batch_;

@@ -55,6 +55,29 @@ double Nll(const ExpSum& sum, double log_sum, float logit) {
   return static_cast<double>(sum.max) + log_sum - static_cast<double>(logit);
 }
 
+KlReport CompareRunners(WindowRunner& reference, WindowRunner& tested, const EvalWindows& windows, const KlProgress& progress) {
+  WindowRunner* const runners[] = {&reference, &tested};
+  std::vector<TokenComparison> slots(windows.n_scored());
+  const auto compare = [&](size_t w, size_t pos, size_t i, size_t) {
+    const std::span<const float> a = reference.logits(i), b = tested.logits(i);
+    const ExpSum sum_a = SumExp(a.data(), a.size()), sum_b = SumExp(b.data(), b.size());
+    const double log_a = Log(sum_a.sum), log_b = Log(sum_b.sum);
+    const size_t target = static_cast<size_t>(windows.target(w, pos));
+    TokenComparison t;
+    t.nll_reference = Nll(sum_a, log_a, a[target]);
+    t.nll = Nll(sum_b, log_b, b[target]);
+    t.kld = SumExpDifference(a.data(), sum_a.max, b.data(), a.size()) / sum_a.sum + (log_b - log_a) +
+            (static_cast<double>(sum_b.max) - static_cast<double>(sum_a.max));
+    t.same_top = sum_a.argmax == sum_b.argmax;
+    return t;
+  };
+  const auto check = [&](size_t w, size_t pos, const TokenComparison& t) {
+    if (!std::isfinite(t.nll_reference)) FailNotFinite(reference.engine(), w, pos);
+    if (!std::isfinite(t.nll) || !std::isfinite(t.kld)) FailNotFinite(tested.engine(), w, pos);
+  };
+  return CompareAll(runners, tested.engine().pool(), windows, progress, slots, compare, check);
+}
+
 }  // namespace
 
 void KlDivergence::Add(const TokenComparison& t) {
@@ -126,26 +149,12 @@ KlReport CompareModels(Engine& reference, Engine& tested, const EvalWindows& win
          Printable(tested.model().file().path(), 400).c_str(), tested.hparams().n_vocab);
   }
   WindowRunner reference_runner(reference, windows.n_ctx()), tested_runner(tested, windows.n_ctx());
-  WindowRunner* const runners[] = {&reference_runner, &tested_runner};
-  std::vector<TokenComparison> slots(windows.n_scored());
-  const auto compare = [&](size_t w, size_t pos, size_t i, size_t) {
-    const std::span<const float> a = reference_runner.logits(i), b = tested_runner.logits(i);
-    const ExpSum sum_a = SumExp(a.data(), a.size()), sum_b = SumExp(b.data(), b.size());
-    const double log_a = Log(sum_a.sum), log_b = Log(sum_b.sum);
-    const size_t target = static_cast<size_t>(windows.target(w, pos));
-    TokenComparison t;
-    t.nll_reference = Nll(sum_a, log_a, a[target]);
-    t.nll = Nll(sum_b, log_b, b[target]);
-    t.kld = SumExpDifference(a.data(), sum_a.max, b.data(), a.size()) / sum_a.sum + (log_b - log_a) +
-            (static_cast<double>(sum_b.max) - static_cast<double>(sum_a.max));
-    t.same_top = sum_a.argmax == sum_b.argmax;
-    return t;
-  };
-  const auto check = [&](size_t w, size_t pos, const TokenComparison& t) {
-    if (!std::isfinite(t.nll_reference)) FailNotFinite(reference, w, pos);
-    if (!std::isfinite(t.nll) || !std::isfinite(t.kld)) FailNotFinite(tested, w, pos);
-  };
-  return CompareAll(runners, tested.pool(), windows, progress, slots, compare, check);
+  return CompareRunners(reference_runner, tested_runner, windows, progress);
+}
+
+KlReport CompareKvTypes(Engine& reference, KvType tested, const EvalWindows& windows, const KlProgress& progress) {
+  WindowRunner reference_runner(reference, windows.n_ctx()), tested_runner(reference, windows.n_ctx(), tested);
+  return CompareRunners(reference_runner, tested_runner, windows, progress);
 }
 
 KlReport CompareWithFile(const LogitsFile& reference, Engine& tested, const EvalWindows& windows, const KlProgress& progress) {

@@ -67,6 +67,9 @@ using KlProgress = std::function<bool(const KlDivergence& so_far, size_t windows
 // their vocabularies have different sizes, kCorrupt if logits are not numbers.
 KlReport CompareModels(Engine& reference, Engine& tested, const EvalWindows& windows, const KlProgress& progress = {});
 
+// The same between a model and itself with another type of KV cache: the weights are in memory once.
+KlReport CompareKvTypes(Engine& reference, KvType tested, const EvalWindows& windows, const KlProgress& progress = {});
+
 // The same against a file of log probabilities (16 bits: divergences below about 1e-5 are noise). windows: of reference.Windows.
 KlReport CompareWithFile(const LogitsFile& reference, Engine& tested, const EvalWindows& windows, const KlProgress& progress = {});
 

@@ -65,9 +65,12 @@ TEST_CASE("lutra perplexity compares in one pass, or through a file") {
   CHECK(Contains(self.output, "Maximum KLD:   0.000000"));
   CHECK(Contains(self.output, "Same top p: 100.000 \u00b1 0.000 %"));
   const json cache = json::parse(
-      Run("perplexity --json --kv-type f32" + kModel + kText + " --compare " + kData + "llama.gguf --compare-kv-type f16").output);
+      Run("perplexity --json --kv-type f32" + kModel + kText + " --compare-kv-type f16").output);
   CHECK(cache["kld"]["mean"].get<double>() > 0);
   CHECK(cache["kld"]["mean"].get<double>() < 1e-5);
+  const std::string copy = folder / "copy.gguf";
+  std::filesystem::copy_file(kData + "llama.gguf", copy);
+  CHECK(json::parse(Run("perplexity --json --kv-type f32" + kModel + kText + " --compare " + copy + " --compare-kv-type f16").output) == cache);
   CHECK(cache["base_perplexity"]["value"].get<double>() == doctest::Approx(687.4856).epsilon(1e-5));
 
   CHECK(Run("perplexity -q" + kModel + kText + " --kl-divergence-base " + base).status == 0);

@@ -106,6 +106,24 @@ TEST_CASE("The report is the same bits for all threads and batches") {
   }
 }
 
+TEST_CASE("Types of the KV cache are compared over one copy of the weights, with the numbers of two") {
+  EvalFixture f;
+  const EvalWindows windows(EvalIds(200, 11), 1, {50, -1, 0});
+  const auto f16 = f.Make(TinyArch("llama"), 50);
+  EngineOptions options;
+  options.model_path = f16->model().file().path();
+  options.threads = 1;
+  options.kv_type = KvType::kF32;
+  options.need_tokenizer = false;
+  Engine f32(ForEvaluation(options, 50));
+  const KlReport once = CompareKvTypes(f32, KvType::kF16, windows), twice = CompareModels(f32, *f16, windows);
+  CHECK(once.kld.value > 0);
+  CHECK(once.kld.value < 1e-5);
+  CHECK(KlReportText(once) == KlReportText(twice));
+  CHECK(std::bit_cast<uint64_t>(once.kld.value) == std::bit_cast<uint64_t>(twice.kld.value));
+  CHECK(CompareKvTypes(f32, KvType::kF32, windows).kld_max == 0);
+}
+
 TEST_CASE("Statistics follow their definitions") {
   KlDivergence kl;
   const std::vector<double> nll = {1.0, 2.0, 0.5, 3.0, 1.5}, reference = {1.1, 1.8, 0.5, 2.9, 1.0};
