@@ -1,6 +1,7 @@
 // `lutra perplexity`: perplexity of a text, and how far a model is from a reference.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -119,6 +120,15 @@ bool IsSameModel(const Options& o, const Engine& reference) {
   return std::filesystem::equivalent(o.compare, reference.model().file().path(), ignored);
 }
 
+// Distributions over different tokens cannot be compared; a few tokens may be named differently, as fine-tuning does.
+void WarnOfOtherTokens(const Engine& a, const Engine& b) {
+  const int32_t n = std::min(a.tokenizer().n_vocab(), b.tokenizer().n_vocab());
+  int32_t different = 0;
+  for (int32_t id = 0; id < n; ++id) different += a.tokenizer().TokenText(id) != b.tokenizer().TokenText(id);
+  if (different == 0) return;
+  std::fprintf(stderr, "warning: %d of %d tokens are spelt differently in the two models: is it the same tokenizer?\n", different, n);
+}
+
 int Compare(const Options& o) {
   ProgressLine bar(o.model.quiet);
   const std::atomic<bool>& interrupted = InterruptFlag();
@@ -158,6 +168,7 @@ int Compare(const Options& o) {
         tested_options.kv_type_v.clear();
       }
       const auto tested = LoadForEvaluation(tested_options, n_ctx);
+      WarnOfOtherTokens(*reference, *tested);
       SayWindows(o.model, windows);
       report = CompareModels(*reference, *tested, windows, progress);
     }

@@ -39,7 +39,7 @@ struct PerplexityResult {
 // After each window, on the calling thread; false stops.
 using PerplexityProgress = std::function<bool(const PerplexityResult& so_far, size_t n_windows)>;
 
-// Measures all windows. The engine wants ForEvaluation's options (with others it works in smaller steps or throws). Threads share the
+// Measures all windows. The engine wants ForEvaluation's options (with others it works in smaller steps). Threads share the
 // tokens; the result does not depend on how many they are nor on the batch size. With a writer, the log probabilities go to it,
 // too. Throws Error(kCorrupt) if logits are not numbers, and what the writer throws.
 PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, const PerplexityProgress& progress = {},
