@@ -1,7 +1,10 @@
 #include "server/constrain.h"
 
+#include <algorithm>
+
 #include "server/api_error.h"
 #include "server/limits.h"
+#include "server/schema_grammar.h"
 
 namespace lutra::server {
 namespace {
@@ -47,7 +50,9 @@ ToolPlan PlanTools(const Params& params, const ServedModel& model) {
       Refuse("tool_choice", params.tool_choice, "none, auto, required or {\"type\": \"function\", \"function\": {\"name\": ...}}");
     }
   } else if (params.tool_choice.is_object()) {
-    const Json& name = Member(Member(params.tool_choice, "function").is_object() ? params.tool_choice["function"] : Json::object(), "name");
+    static const Json kNone = Json::object();
+    const Json& function = Member(params.tool_choice, "function");
+    const Json& name = Member(function.is_object() ? function : kNone, "name");
     if (Member(params.tool_choice, "type") != "function" || !name.is_string()) {
       Refuse("tool_choice", params.tool_choice, "{\"type\": \"function\", \"function\": {\"name\": ...}}");
     }
@@ -72,14 +77,63 @@ ToolPlan PlanTools(const Params& params, const ServedModel& model) {
   return plan;
 }
 
-ConstraintMaker PlanConstraint(const Params& params, const ToolPlan& tools, bool, const ServedModel&) {
-  if (!params.grammar.empty()) throw ApiError(400, "grammar is not supported yet", "grammar", "unsupported_value");
-  if (!params.json_schema.is_null()) throw ApiError(400, "json_schema is not supported yet", "json_schema", "unsupported_value");
-  if (params.response_format.is_object() && params.response_format.value("type", Json("")) != "text") {
-    throw ApiError(400, "only text is supported yet", "response_format", "unsupported_value");
+ConstraintMaker PlanConstraint(const Params& params, const ToolPlan& tools, bool in_thought, const ServedModel& model) {
+  std::string grammar, field;
+  const auto set = [&](const char* name, std::string text) {
+    if (!field.empty()) {
+      throw ApiError(400, "fields '" + field + "' and '" + name + "' both say what form the answer has; give one", name, "invalid_value");
+    }
+    field = name;
+    grammar = std::move(text);
+  };
+  if (!params.grammar.empty()) {
+    if (params.grammar.size() > kMaxGrammarBytes) {
+      throw ApiError(400, Format("field 'grammar' has %zu bytes; it takes at most %zu", params.grammar.size(), kMaxGrammarBytes), "grammar", "invalid_value");
+    }
+    set("grammar", params.grammar);
   }
-  if (tools.required) throw ApiError(400, "only auto and none are supported yet", "tool_choice", "unsupported_value");
-  return {};
+  const auto schema = [&](const char* name, const Json& s) {
+    if (Dump(s).size() > kMaxSchemaBytes) {
+      throw ApiError(400, Format("field '%s' has a schema of more than %zu bytes", name, kMaxSchemaBytes), name, "invalid_schema");
+    }
+    set(name, SchemaGrammar(s, name));
+  };
+  if (!params.json_schema.is_null()) schema("json_schema", params.json_schema);
+  if (params.response_format.is_object()) {
+    const Json& type = Member(params.response_format, "type");
+    if (type == "json_object") {
+      const Json& s = Member(params.response_format, "schema");
+      if (s.is_object()) schema("response_format", s);
+      else set("response_format", AnyObjectGrammar());
+    } else if (type == "json_schema") {
+      const Json& outer = Member(params.response_format, "json_schema");
+      if (!outer.is_object()) Refuse("response_format.json_schema", outer, "{\"name\", \"schema\", \"strict\"}");
+      const Json& s = Member(outer, "schema");
+      if (s.is_null()) set("response_format", AnyObjectGrammar());
+      else if (!s.is_object()) Refuse("response_format.json_schema.schema", s, "a JSON schema");
+      else schema("response_format", s);
+    } else if (type != "text") {
+      Refuse("response_format.type", type, "text, json_object or json_schema");
+    }
+  }
+  if (tools.required) {
+    std::string rules;
+    std::vector<std::pair<std::string, std::string>> list;
+    for (size_t i = 0; i < tools.names.size(); ++i) {
+      list.emplace_back(tools.names[i], SchemaRules(tools.parameters[i], "tools", "t" + std::to_string(i) + "x", &rules));
+    }
+    set("tool_choice", tools.syntax->Grammar(list, params.parallel_tool_calls) + rules + JsonRules());
+  }
+  if (field.empty()) return {};
+  std::shared_ptr<CompiledGrammar> compiled;
+  try {
+    compiled = model.grammars().Get(grammar);
+  } catch (const Error& e) {
+    throw ApiError(400, "field '" + field + "': " + e.what(), field, "invalid_grammar");
+  }
+  const std::string trigger = in_thought ? model.chat_template().reasoning().end : "";
+  const Tokenizer* tokenizer = &model.tokenizer();
+  return [compiled, tokenizer, trigger] { return std::make_shared<GrammarConstraint>(compiled, tokenizer, trigger); };
 }
 
 }  // namespace lutra::server

@@ -96,7 +96,7 @@ void AddChoices(const TextJob& job, const SequenceRequest& request, const Constr
 std::vector<int32_t> RenderedMarks(const OutputFormat& format, const Tokenizer& tokenizer) {
   std::vector<std::string> marks = {format.reasoning.start, format.reasoning.end};
   if (format.tools != nullptr) {
-    for (const char* mark : {"<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"}) marks.push_back(mark);
+    for (const char* mark : FormatMarks()) marks.push_back(mark);
   }
   std::vector<int32_t> ids;
   for (const std::string& mark : marks) {

@@ -29,6 +29,23 @@ std::string SpecialText(const Tokenizer& tokenizer, int32_t id) {
 
 std::string DefaultAlias(const std::string& path) { return std::filesystem::path(path).stem().string(); }
 
+std::span<const char* const> FormatMarks() {
+  static constexpr const char* kMarks[] = {"<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]",
+                                           "[CALL_ID]",   "<|python_tag|>", "<think>",     "</think>"};
+  return kMarks;
+}
+
+GrammarCache& ServedModel::grammars() const {
+  std::call_once(grammars_once_, [&] {
+    std::vector<int32_t> marks;
+    for (const char* text : FormatMarks()) {
+      if (const int32_t id = tokenizer().FindToken(text); id != kNoToken) marks.push_back(id);
+    }
+    grammars_ = std::make_unique<GrammarCache>(std::make_shared<TokenTree>(tokenizer(), engine_->hparams().n_vocab, marks));
+  });
+  return *grammars_;
+}
+
 ServedModel::ServedModel(ModelSpec spec)
     : spec_(std::move(spec)),
       engine_(Load(&spec_)),

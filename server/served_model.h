@@ -3,8 +3,11 @@
 
 #include <ctime>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 
+#include "engine/grammar/grammar_constraint.h"
 #include "engine/scheduler.h"
 #include "models/chat/chat_template.h"
 
@@ -35,6 +38,8 @@ class ServedModel {
   uint32_t n_ctx() const { return engine_->n_ctx(); }
   // True if an embedding is the last token's state instead of the mean of all.
   bool pools_last() const { return pools_last_; }
+  // Grammars over this vocabulary; the first use takes a moment.
+  GrammarCache& grammars() const;
   uint64_t file_bytes() const { return file_bytes_; }
 
  private:
@@ -44,8 +49,13 @@ class ServedModel {
   std::unique_ptr<Scheduler> scheduler_;
   std::time_t created_ = std::time(nullptr);
   bool pools_last_ = false;
+  mutable std::once_flag grammars_once_;
+  mutable std::unique_ptr<GrammarCache> grammars_;
   uint64_t file_bytes_ = 0;
 };
+
+// Texts of control tokens that mark thoughts and calls; where a vocabulary has them as tokens, they appear in the text.
+std::span<const char* const> FormatMarks();
 
 // The name a model gets without an alias.
 std::string DefaultAlias(const std::string& path);

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "server/api_error.h"
+#include "server/schema_grammar.h"
 
 namespace lutra::server {
 namespace {
@@ -71,7 +72,7 @@ bool ParseText(std::string_view text, Json* out) {
   }
 }
 
-std::string Quoted(const std::string& s) { return Dump(Json(Dump(Json(s)))); }  // GBNF literal of a JSON string
+std::string Quoted(const std::string& s) { return GbnfLiteral(Dump(Json(s))); }
 
 std::string Alternatives(const std::vector<std::pair<std::string, std::string>>& tools, const std::string& key, const char* rule) {
   std::string out = std::string(rule) + " ::= ";
@@ -79,7 +80,7 @@ std::string Alternatives(const std::vector<std::pair<std::string, std::string>>&
     out += (i > 0 ? " | " : "") + std::string("\"{\" ws \"\\\"name\\\":\" ws ") + Quoted(tools[i].first) + " \",\" ws \"\\\"" + key +
            "\\\":\" ws " + tools[i].second + " ws \"}\"";
   }
-  return out + "\nws ::= [ \\n]?\n";
+  return out + "\n";
 }
 
 // <tool_call>{"name": ..., "arguments": {...}}</tool_call>: Hermes, Qwen2.5, Qwen3 and many others.

@@ -25,7 +25,7 @@ class ToolSyntax {
   // call is there yet. nullopt if this can never become a call.
   virtual std::optional<size_t> Parse(std::string_view text, const std::vector<std::string>& names, bool last,
                                       std::vector<ParsedCall>* calls) const = 0;
-  // GBNF of an answer that consists of calls: `call` rules are made of each tool's name and the rule of its arguments.
+  // GBNF, without JsonRules(), of an answer that consists of calls; a tool is its name and the rule of its arguments.
   virtual std::string Grammar(const std::vector<std::pair<std::string, std::string>>& tools, bool parallel) const = 0;
 };
 
