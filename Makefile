@@ -2,7 +2,7 @@
 BUILD := build/release
 export CMAKE_GENERATOR ?= Ninja
 
-.PHONY: chat test build configure deps test-debug test-tsan clean
+.PHONY: chat test build configure deps test-debug test-tsan test-clients clean
 chat: configure
 	@cmake --build --preset release --target lutra
 	@$(BUILD)/cli/lutra chat $(ARGS)
@@ -18,6 +18,12 @@ configure: deps
 
 deps:
 	@sh third_party/install_deps.sh
+
+# Real clients (npm packages, fetched into tests/clients/node_modules) against the server. Needs Node 20 or newer.
+test-clients: configure
+	@cmake --build --preset release --target lutra
+	@cd tests/clients && npm ci --no-audit --no-fund --loglevel=error
+	@node tests/clients/run.mjs $(BUILD)/cli/lutra
 
 test-debug test-tsan: test-%: deps
 	cmake --preset $* >/dev/null
