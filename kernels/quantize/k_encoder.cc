@@ -1,0 +1,31 @@
+#include "kernels/formats/all.h"
+#include "kernels/quantize/row_encoder.h"
+#include "kernels/quantize/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/quantize/k_encoder.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/quantize/affine_encoder-inl.h"
+#include "kernels/quantize/find_encoder-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lutra {
+namespace HWY_NAMESPACE {
+EncodeRowFn FindKEncoderTarget(uint32_t type_id) { return FindEncoder<KFormats>(type_id); }
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lutra
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lutra {
+namespace {
+HWY_EXPORT(FindKEncoderTarget);
+}
+EncodeRowFn FindKEncoder(uint32_t type_id) {
+  return HWY_DYNAMIC_DISPATCH(FindKEncoderTarget)(type_id);
+}
+}  // namespace lutra
+#endif

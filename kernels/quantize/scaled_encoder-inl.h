@@ -1,0 +1,390 @@
+// The encoder of formats y = d * scale(group) * level: one float d a block or a row, integer scales a group, levels by an
+// Assign policy (level_assign-inl.h and others), perhaps one of two tables a group.
+//
+// Three steps. (1) Each group alone: the float scale (and table) of least loss, over a range of scales that put its largest
+// weight on or near the ends of the table. (2) A few values of d that map the largest of those onto the ends of the integer
+// range, and least-squares refits of the best; under each, every group takes the integer scale and table of least loss among
+// the neighbours of its ideal. (3) The stored d is what d rounds to, so losses are those of the values that will be read.
+// Nothing is lost to a rounding that comes after a choice.
+#if defined(LUTRA_SCALED_ENCODER_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LUTRA_SCALED_ENCODER_INL_H_
+#undef LUTRA_SCALED_ENCODER_INL_H_
+#else
+#define LUTRA_SCALED_ENCODER_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/quantize/block_packer.h"
+#include "kernels/quantize/row_encoder.h"
+#include "kernels/quantize/super_scale.h"
+#include "kernels/quantize/level_assign-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lutra {
+namespace HWY_NAMESPACE {
+
+// x[n] -> out[chunk][i][lane], group g in lane g % 16 of chunk g / 16; zeros behind the last group.
+template <size_t kGroup>
+void Transpose(const float* HWY_RESTRICT x, size_t n_groups, size_t n_chunks, float* HWY_RESTRICT out) {
+  for (size_t c = 0; c < n_chunks; ++c) {
+    const size_t left = std::min(kChunk, n_groups - c * kChunk);
+    float* to = out + c * kGroup * kStride;
+    for (size_t l = 0; l < left; ++l) {
+      const float* from = x + (c * kChunk + l) * kGroup;
+      for (size_t i = 0; i < kGroup; ++i) to[i * kStride + l] = from[i];
+    }
+    for (size_t l = left; l < kChunk; ++l) {
+      for (size_t i = 0; i < kGroup; ++i) to[i * kStride + l] = 0.0f;
+    }
+  }
+}
+
+// 1 / s, 0 where s is 0 (or so small that 1 / s would be huge).
+HWY_INLINE VQ Inverse(VQ s) {
+  const QF d;
+  const auto ok = hn::Gt(hn::Abs(s), hn::Set(d, 1e-30f));
+  return hn::IfThenElseZero(ok, hn::Div(hn::Set(d, 1.0f), s));
+}
+
+// How hard to search: the ends of the table relative to which the largest weight is tried, and how many positions between.
+struct ScaleRange {
+  float low, high;
+  int steps;
+};
+template <class F>
+constexpr ScaleRange FreeRange() {
+  if constexpr (requires { F::kFreeRange; }) {
+    return F::kFreeRange;
+  } else if constexpr (F::kBits <= 2) {
+    return {0.45f, 1.15f, 20};
+  } else if constexpr (F::kBits == 3) {
+    return {0.65f, 1.12f, 16};
+  } else if constexpr (F::kBits == 4) {
+    return {0.80f, 1.08f, 14};
+  } else if constexpr (F::kBits == 5) {
+    return {0.90f, 1.05f, 12};
+  } else {
+    return {0.95f, 1.03f, 10};
+  }
+}
+
+template <QuantFormat F, class Assign>
+class ScaledEncoder {
+  static constexpr size_t kGroup = F::kGroup;
+  static constexpr size_t kWeights = F::kInfo.block_weights;
+  static constexpr size_t kBlockGroups = kWeights / kGroup;
+  static constexpr bool kRowSuper = F::kInfo.row_header_bytes != 0;
+  using Packer = BlockPacker<F, Assign::kPlainIndexes>;
+  using Super = SuperScale<F>;
+  static constexpr size_t kMaxRadius = 3;
+  static constexpr size_t kMaxCandidates = 2 * kMaxRadius + 1;
+
+  // Per group, [n_padded] each.
+  struct Lanes {
+    float *free_scale, *free_shift;  // step 1
+    float* candidates;               // [kMaxCandidates, n_padded] scales to try
+    float *loss, *scale, *shift;     // of the best candidate
+    float *a, *b;                    // sum w x v, sum w v^2 under it
+    float *best_scale, *best_shift;  // of the best super-scale so far
+    static constexpr size_t kArrays = 9 + kMaxCandidates;
+  };
+
+ public:
+  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch* scratch) {
+    const Packer& packer = Packer::Get();
+    const size_t n_groups = n / kGroup;
+    const size_t n_chunks = (n_groups + kChunk - 1) / kChunk;
+    const size_t n_padded = n_chunks * kChunk;
+    Grow(&scratch->xt, n_padded * kGroup);
+    Grow(&scratch->wt, n_padded * kGroup);
+    Grow(&scratch->index, n_padded * kGroup);
+    Grow(&scratch->lanes, n_padded * Lanes::kArrays);
+    Lanes lanes = Carve(scratch->lanes.data(), n_padded);
+    Transpose<kGroup>(x, n_groups, n_chunks, scratch->xt.data());
+    Transpose<kGroup>(w, n_groups, n_chunks, scratch->wt.data());
+    const Row row{scratch->xt.data(), scratch->wt.data(), n_groups, n_chunks, n_padded, unit, &packer.scales()};
+
+    FreeScales(row, lanes);
+    std::memset(out, 0, F::kInfo.row_header_bytes + n / kWeights * sizeof(typename F::Block));
+    auto* header = reinterpret_cast<typename F::RowHeader*>(out);
+    auto* blocks = reinterpret_cast<typename F::Block*>(out + F::kInfo.row_header_bytes);
+    if constexpr (kRowSuper) {
+      Grow(&scratch->supers, 4);
+      SearchSupers(row, lanes, n_groups, 1, scratch->supers.data());
+    } else {
+      Grow(&scratch->supers, 4 * (n / kWeights));
+      SearchSupers(row, lanes, kBlockGroups, n / kWeights, scratch->supers.data());
+    }
+    const float* supers = scratch->supers.data();
+    if (kRowSuper && supers[0] == 0.0f) return;
+
+    int32_t* index = scratch->index.data();
+    for (size_t c = 0; c < n_chunks; ++c) {
+      ForParts([&](size_t p) HWY_ATTR {
+        const QF d;
+        const size_t at = c * kGroup * kStride + p;
+        const VQ scale = hn::LoadU(d, lanes.best_scale + c * kChunk + p);
+        const VQ shift = hn::LoadU(d, lanes.best_shift + c * kChunk + p);
+        Assign::Store(row.xt + at, row.wt + at, Inverse(scale), shift, index + at);
+      });
+    }
+    for (size_t block = 0; block < n / kWeights; ++block) {
+      const float d = supers[kRowSuper ? 0 : block];
+      if (d == 0.0f) continue;  // zeros
+      for (size_t g = 0; g < kBlockGroups; ++g) {
+        const size_t group = block * kBlockGroups + g;
+        // best_scale is d * integer, rounded: dividing gives the integer back.
+        packer.SetScale(&blocks[block], g, static_cast<int>(std::lrint(lanes.best_scale[group] / d)));
+        if constexpr (F::kShift != 0) packer.SetShifted(&blocks[block], g, lanes.best_shift[group] != 0.0f);
+        Assign::Pack(packer, &blocks[block], g, index + group / kChunk * kGroup * kStride + group % kChunk);
+      }
+      Super::Store(header, &blocks[block], d, unit);
+    }
+  }
+
+ private:
+  struct Row {
+    const float *xt, *wt;
+    size_t n_groups, n_chunks, n_padded;
+    int unit;
+    const std::vector<int>* scales;
+  };
+
+  template <class T>
+  static void Grow(AlignedArray<T>* a, size_t n) {
+    if (a->size() < n) *a = AlignedArray<T>(n);
+  }
+  static Lanes Carve(float* p, size_t n) {
+    const auto take = [&](size_t k) { return std::exchange(p, p + k * n); };
+    return {take(1), take(1), take(kMaxCandidates), take(1), take(1), take(1), take(1), take(1), take(1), take(1)};
+  }
+  template <class Body>
+  static HWY_INLINE void ForParts(const Body& body) {
+    for (size_t p = 0; p < kChunk; p += kQLanes) body(p);
+  }
+
+  // Step 1.
+  static void FreeScales(const Row& row, const Lanes& lanes) {
+    constexpr ScaleRange kRange = FreeRange<F>();
+    // The end of the table: what the largest weight is mapped to. Both signs are tried.
+    constexpr float kEnd = Assign::kEnd;
+    for (size_t c = 0; c < row.n_chunks; ++c) {
+      ForParts([&](size_t p) HWY_ATTR {
+        const QF d;
+        const float* x = row.xt + c * kGroup * kStride + p;
+        const float* w = row.wt + c * kGroup * kStride + p;
+        VQ extreme = hn::Zero(d);
+        for (size_t i = 0; i < kGroup; ++i) {
+          const VQ xi = hn::LoadU(d, x + i * kStride);
+          extreme = hn::IfThenElse(hn::Gt(hn::Abs(xi), hn::Abs(extreme)), xi, extreme);
+        }
+        const VQ per_unit = Inverse(extreme);
+        VQ best = hn::Zero(d), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
+        const auto attempt = [&](VQ inv, VQ shift) HWY_ATTR {
+          VQ a, b;
+          Assign::Sums(x, w, inv, shift, &a, &b);
+          // The best scale for these levels is a / b; it lowers the loss by a^2 / b.
+          const VQ inv_b = Inverse(b);
+          const VQ gain = hn::Mul(hn::Mul(a, a), inv_b);
+          const auto better = hn::Gt(gain, best);
+          best = hn::IfThenElse(better, gain, best);
+          best_scale = hn::IfThenElse(better, hn::Mul(a, inv_b), best_scale);
+          best_shift = hn::IfThenElse(better, shift, best_shift);
+        };
+        for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
+          const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
+          for (int k = 0; k < kRange.steps; ++k) {
+            const float position = kRange.low + (kRange.high - kRange.low) * static_cast<float>(k) / static_cast<float>(kRange.steps - 1);
+            const VQ inv = hn::Mul(hn::Set(d, kEnd * position), per_unit);
+            attempt(inv, shift);
+            if constexpr (Assign::kBothSigns) attempt(hn::Neg(inv), shift);
+          }
+        }
+        for (int k = 0; k < 2; ++k) attempt(Inverse(best_scale), best_shift);
+        hn::StoreU(best_scale, d, lanes.free_scale + c * kChunk + p);
+        hn::StoreU(best_shift, d, lanes.free_shift + c * kChunk + p);
+      });
+    }
+  }
+
+  // Of candidates [n_candidates, n_padded] (and both tables): the one of least loss, a group.
+  static void TryCandidates(const Row& row, const Lanes& lanes, size_t n_candidates) {
+    for (size_t c = 0; c < row.n_chunks; ++c) {
+      ForParts([&](size_t p) HWY_ATTR {
+        const QF d;
+        const float* x = row.xt + c * kGroup * kStride + p;
+        const float* w = row.wt + c * kGroup * kStride + p;
+        const size_t at = c * kChunk + p;
+        VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
+        for (size_t k = 0; k < n_candidates; ++k) {
+          const VQ scale = hn::LoadU(d, lanes.candidates + k * row.n_padded + at);
+          const VQ inv = Inverse(scale);
+          for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
+            const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
+            const VQ loss = Assign::Loss(x, w, scale, inv, shift);
+            const auto better = hn::Lt(loss, best);
+            best = hn::IfThenElse(better, loss, best);
+            best_scale = hn::IfThenElse(better, scale, best_scale);
+            best_shift = hn::IfThenElse(better, shift, best_shift);
+          }
+        }
+        hn::StoreU(best, d, lanes.loss + at);
+        hn::StoreU(best_scale, d, lanes.scale + at);
+        hn::StoreU(best_shift, d, lanes.shift + at);
+      });
+    }
+  }
+
+  static void SumsOfBest(const Row& row, const Lanes& lanes) {
+    for (size_t c = 0; c < row.n_chunks; ++c) {
+      ForParts([&](size_t p) HWY_ATTR {
+        const QF d;
+        const size_t at = c * kChunk + p;
+        VQ a, b;
+        Assign::Sums(row.xt + c * kGroup * kStride + p, row.wt + c * kGroup * kStride + p,
+                     Inverse(hn::LoadU(d, lanes.best_scale + at)), hn::LoadU(d, lanes.best_shift + at), &a, &b);
+        hn::StoreU(a, d, lanes.a + at);
+        hn::StoreU(b, d, lanes.b + at);
+      });
+    }
+  }
+
+  // The position in the ascending list nearest to v.
+  static size_t NearestScale(const std::vector<int>& scales, float v) {
+    const size_t n = scales.size();
+    if (n == 1) return 0;
+    const int step = scales[1] - scales[0];
+    if (scales[n - 1] - scales[0] == step * static_cast<int>(n - 1)) {
+      const float at = (v - static_cast<float>(scales[0])) / static_cast<float>(step);
+      if (!(at > 0.0f)) return 0;
+      if (at >= static_cast<float>(n - 1)) return n - 1;
+      return static_cast<size_t>(at + 0.5f);
+    }
+    size_t best = 0;
+    for (size_t i = 1; i < n; ++i) {
+      if (std::abs(static_cast<float>(scales[i]) - v) < std::abs(static_cast<float>(scales[best]) - v)) best = i;
+    }
+    return best;
+  }
+
+  // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, and d in supers[0, n_supers) (0: zeros).
+  // supers has room for three more values each.
+  static void SearchSupers(const Row& row, const Lanes& lanes, size_t super_groups, size_t n_supers, float* supers) {
+    float* best_loss = supers + n_supers;
+    float* trial = supers + 2 * n_supers;
+    float* extreme = supers + 3 * n_supers;
+    const std::vector<int>& scales = *row.scales;
+    std::fill(lanes.best_scale, lanes.best_scale + row.n_padded, 0.0f);
+    std::fill(lanes.best_shift, lanes.best_shift + row.n_padded, 0.0f);
+    std::fill(lanes.candidates, lanes.candidates + kMaxCandidates * row.n_padded, 0.0f);
+    for (size_t s = 0; s < n_supers; ++s) {
+      supers[s] = 0.0f;
+      best_loss[s] = ZeroLoss(row, s * super_groups, super_groups);
+      float m = 0.0f;
+      for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
+        if (std::abs(lanes.free_scale[g]) > std::abs(m)) m = lanes.free_scale[g];
+      }
+      extreme[s] = m;
+    }
+
+    // What the largest scale is mapped to.
+    float ends[5];
+    size_t n_ends = 0;
+    if (scales.size() == 1) {
+      for (const float e : {1.0f, 0.5f, 2.0f}) {
+        ends[n_ends++] = e * static_cast<float>(scales[0]);
+        if (F::kSuper != SuperKind::kBf16) break;  // only powers of two need more
+      }
+    } else if (scales.front() >= 0 || scales.front() == -scales.back()) {
+      const float end = static_cast<float>(scales.back());
+      const float step = static_cast<float>(scales.back() - scales[scales.size() - 2]);
+      for (const float e : {0.0f, 0.5f, 1.0f, 1.5f}) ends[n_ends++] = end - (e - 0.5f) * step;
+    } else {
+      ends[n_ends++] = static_cast<float>(scales.front());
+      ends[n_ends++] = static_cast<float>(scales.front()) + 0.7f;
+      ends[n_ends++] = static_cast<float>(scales.back());
+      ends[n_ends++] = static_cast<float>(scales.back()) + 0.5f;
+      ends[n_ends++] = static_cast<float>(scales.front()) - 0.5f;
+    }
+    constexpr int kRefits = 3;
+    for (size_t k = 0; k < n_ends + kRefits; ++k) {
+      const bool refit = k >= n_ends;
+      if (refit) SumsOfBest(row, lanes);
+      bool any = false;
+      for (size_t s = 0; s < n_supers; ++s) {
+        double d = 0.0;
+        if (refit) {
+          if (supers[s] != 0.0f) d = Refit(lanes, supers[s], s * super_groups, super_groups);
+        } else {
+          d = static_cast<double>(extreme[s]) / static_cast<double>(ends[k]);
+        }
+        trial[s] = d == 0.0 ? 0.0f : Super::Round(d, row.unit);
+        any = any || trial[s] != 0.0f;
+      }
+      if (!any) continue;
+      const size_t radius = scales.size() == 1 ? 0 : !refit ? 1 : scales.size() > 100 ? kMaxRadius : 2;
+      const size_t n_candidates = std::min(2 * radius + 1, scales.size());
+      for (size_t s = 0; s < n_supers; ++s) {
+        for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
+          size_t first = 0;
+          if (trial[s] != 0.0f) {
+            const size_t at = NearestScale(scales, lanes.free_scale[g] / trial[s]);
+            first = at < radius ? 0 : std::min(at - radius, scales.size() - n_candidates);
+          }
+          for (size_t j = 0; j < n_candidates; ++j) {
+            lanes.candidates[j * row.n_padded + g] = trial[s] * static_cast<float>(scales[first + j]);
+          }
+        }
+      }
+      TryCandidates(row, lanes, n_candidates);
+      for (size_t s = 0; s < n_supers; ++s) {
+        if (trial[s] == 0.0f) continue;
+        float loss = 0.0f;
+        for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) loss += lanes.loss[g];
+        if (!(loss < best_loss[s])) continue;
+        best_loss[s] = loss;
+        supers[s] = trial[s];
+        for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
+          lanes.best_scale[g] = lanes.scale[g];
+          lanes.best_shift[g] = lanes.shift[g];
+        }
+      }
+    }
+  }
+
+  // sum w x^2.
+  static float ZeroLoss(const Row& row, size_t begin, size_t n) {
+    float loss = 0.0f;
+    for (size_t g = begin; g < begin + n; ++g) {
+      const float* x = row.xt + g / kChunk * kGroup * kStride + g % kChunk;
+      const float* w = row.wt + g / kChunk * kGroup * kStride + g % kChunk;
+      for (size_t i = 0; i < kGroup; ++i) loss += w[i * kStride] * x[i * kStride] * x[i * kStride];
+    }
+    return loss;
+  }
+
+  // The d of least loss for the levels and integer scales chosen under `super`.
+  static double Refit(const Lanes& lanes, float super, size_t begin, size_t n) {
+    double a = 0.0, b = 0.0;
+    for (size_t g = begin; g < begin + n; ++g) {
+      const double scale = static_cast<double>(std::round(lanes.best_scale[g] / super));
+      a += scale * static_cast<double>(lanes.a[g]);
+      b += scale * scale * static_cast<double>(lanes.b[g]);
+    }
+    return b > 0.0 ? a / b : 0.0;
+  }
+};
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lutra
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard
