@@ -33,5 +33,6 @@ int RunChat(int argc, char** argv);
 int RunRun(int argc, char** argv);
 int RunBench(int argc, char** argv);
 int RunServe(int argc, char** argv);
+int RunQuantize(int argc, char** argv);
 
 }  // namespace lutra::cli

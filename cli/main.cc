@@ -22,6 +22,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure speed, of a file or of random weights in any shape", RunBench},
     {"perplexity", "measure the perplexity of a text, or compare two models on it", RunPerplexity},
     {"imatrix", "collect the importance of weights from a text, for quantizing", RunImatrix},
+    {"quantize", "make a model smaller: other tensor types, by name, rule or target size", RunQuantize},
     {"logits", "write the logits of a token sequence to a file", RunLogits},
 };
 
