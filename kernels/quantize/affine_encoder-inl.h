@@ -150,8 +150,8 @@ class AffineEncoder {
   static void FreeFits(const Row& row, const Lanes& lanes) {
     // How far the range is drawn in at each end, as a part of it.
     constexpr float kClip2[] = {-0.06f, 0.0f, 0.07f, 0.14f, 0.21f, 0.28f};
-    constexpr float kClip4[] = {-0.01f, 0.02f, 0.05f, 0.08f};
-    constexpr float kClip5[] = {-0.005f, 0.008f, 0.02f, 0.033f};
+    constexpr float kClip4[] = {-0.02f, 0.01f, 0.04f, 0.07f, 0.1f, 0.14f};
+    constexpr float kClip5[] = {-0.01f, 0.005f, 0.02f, 0.04f, 0.07f, 0.1f};
     for (size_t c = 0; c < row.n_chunks; ++c) {
       ForParts([&](size_t p) HWY_ATTR {
         const QF d;

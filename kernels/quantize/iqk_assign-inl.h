@@ -19,6 +19,7 @@ struct PairAssign {
   static constexpr size_t kGroup = Iq2Kl::kGroup;
   static constexpr bool kPlainIndexes = false;
   static constexpr float kEnd = -63.0f;
+  static constexpr float kOtherEnd = 47.0f;
   static constexpr bool kBothSigns = true;
 
   // The first or second level of each pair.
@@ -114,6 +115,7 @@ struct ParityAssign {
   static constexpr size_t kGroup = Iq4Kss::kGroup;
   static constexpr bool kPlainIndexes = false;
   static constexpr float kEnd = -127.0f;
+  static constexpr float kOtherEnd = 113.0f;
   static constexpr bool kBothSigns = true;
 
   template <bool kOdd>

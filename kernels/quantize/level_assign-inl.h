@@ -87,6 +87,13 @@ struct LevelAssign {
       return L::kValues[0];
     }
   }();
+  static constexpr float kOtherEnd = [] {
+    if constexpr (F::kTable.size() == 0) {
+      return static_cast<float>((1 << F::kBits) - 1 - F::kZero);
+    } else {
+      return L::kValues[L::kSize - 1];
+    }
+  }();
   static constexpr bool kBothSigns = true;
 
   // The level nearest to u, which the table of the lane (shift is 0 or kShift) has.

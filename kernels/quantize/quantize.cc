@@ -105,7 +105,7 @@ bool RowQuantizer::Quantize(std::span<const float> x, std::span<const float> imp
   if (weighted) {
     mean /= static_cast<double>(n);
     for (size_t i = 0; i < n; ++i) {
-      { static const double P=getenv("QP")?atof(getenv("QP")):1, L=getenv("QL")?atof(getenv("QL")):1e-4; s.scratch.w[i] = static_cast<float>(std::pow(std::min(static_cast<double>(importance[i]) / mean, 1e6),P)+L);}
+      s.scratch.w[i] = static_cast<float>(std::min(static_cast<double>(importance[i]) / mean, 1e6)) + kLeastImportance;
     }
   } else {
     std::fill(s.scratch.w.begin(), s.scratch.w.end(), 1.0f);

@@ -62,16 +62,20 @@ template <class F>
 constexpr ScaleRange FreeRange() {
   if constexpr (requires { F::kFreeRange; }) {
     return F::kFreeRange;
-  } else if constexpr (F::kBits <= 2) {
-    return {0.45f, 1.15f, 20};
-  } else if constexpr (F::kBits == 3) {
-    return {0.65f, 1.12f, 16};
-  } else if constexpr (F::kBits == 4) {
-    return {0.80f, 1.08f, 14};
-  } else if constexpr (F::kBits == 5) {
-    return {0.90f, 1.05f, 12};
   } else {
-    return {0.95f, 1.03f, 10};
+    // Where the scale is the group's only parameter it deserves more care; and without a table a position costs little.
+    constexpr int kMore = F::kScaleBits == 0 ? 2 : 1;
+    if constexpr (F::kBits <= 2) {
+      return {0.45f, 1.35f, 24 * kMore};
+    } else if constexpr (F::kBits == 3) {
+      return {0.6f, 1.3f, 20 * kMore};
+    } else if constexpr (F::kBits == 4) {
+      return {0.76f, 1.08f, 14 * kMore};
+    } else if constexpr (F::kBits == 5) {
+      return {0.85f, 1.05f, 14 * kMore};
+    } else {
+      return {0.86f, 1.03f, 16 * kMore};
+    }
   }
 }
 
@@ -83,8 +87,9 @@ class ScaledEncoder {
   static constexpr bool kRowSuper = F::kInfo.row_header_bytes != 0;
   using Packer = BlockPacker<F, Assign::kPlainIndexes>;
   using Super = SuperScale<F>;
+  static constexpr size_t kSuperArrays = 5;
   static constexpr size_t kMaxRadius = 3;
-  static constexpr size_t kMaxCandidates = 2 * kMaxRadius + 1;
+  static constexpr size_t kMaxCandidates = 12;
 
   // Per group, [n_padded] each.
   struct Lanes {
@@ -116,10 +121,10 @@ class ScaledEncoder {
     auto* header = reinterpret_cast<typename F::RowHeader*>(out);
     auto* blocks = reinterpret_cast<typename F::Block*>(out + F::kInfo.row_header_bytes);
     if constexpr (kRowSuper) {
-      Grow(&scratch->supers, 4);
+      Grow(&scratch->supers, kSuperArrays);
       SearchSupers(row, lanes, n_groups, 1, scratch->supers.data());
     } else {
-      Grow(&scratch->supers, 4 * (n / kWeights));
+      Grow(&scratch->supers, kSuperArrays * (n / kWeights));
       SearchSupers(row, lanes, kBlockGroups, n / kWeights, scratch->supers.data());
     }
     const float* supers = scratch->supers.data();
@@ -206,6 +211,10 @@ class ScaledEncoder {
             attempt(inv, shift);
             if constexpr (Assign::kBothSigns) attempt(hn::Neg(inv), shift);
           }
+          if constexpr (Assign::kBothSigns) {  // exactly onto both ends
+            attempt(hn::Mul(hn::Set(d, kEnd), per_unit), shift);
+            attempt(hn::Mul(hn::Set(d, Assign::kOtherEnd), per_unit), shift);
+          }
         }
         for (int k = 0; k < 2; ++k) attempt(Inverse(best_scale), best_shift);
         hn::StoreU(best_scale, d, lanes.free_scale + c * kChunk + p);
@@ -275,11 +284,13 @@ class ScaledEncoder {
   }
 
   // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, and d in supers[0, n_supers) (0: zeros).
-  // supers has room for three more values each.
+  // supers has room for
+  // kSuperArrays - 1 more values each.
   static void SearchSupers(const Row& row, const Lanes& lanes, size_t super_groups, size_t n_supers, float* supers) {
     float* best_loss = supers + n_supers;
     float* trial = supers + 2 * n_supers;
-    float* extreme = supers + 3 * n_supers;
+    float* extreme = supers + 3 * n_supers;         // the largest free scale, signed
+    float* extreme_weight = supers + 4 * n_supers;  // the largest weight
     const std::vector<int>& scales = *row.scales;
     std::fill(lanes.best_scale, lanes.best_scale + row.n_padded, 0.0f);
     std::fill(lanes.best_shift, lanes.best_shift + row.n_padded, 0.0f);
@@ -287,59 +298,83 @@ class ScaledEncoder {
     for (size_t s = 0; s < n_supers; ++s) {
       supers[s] = 0.0f;
       best_loss[s] = ZeroLoss(row, s * super_groups, super_groups);
-      float m = 0.0f;
+      float m = 0.0f, x = 0.0f;
       for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
         if (std::abs(lanes.free_scale[g]) > std::abs(m)) m = lanes.free_scale[g];
+        const float* xg = row.xt + g / kChunk * kGroup * kStride + g % kChunk;
+        for (size_t i = 0; i < kGroup; ++i) {
+          if (std::abs(xg[i * kStride]) > std::abs(x)) x = xg[i * kStride];
+        }
       }
       extreme[s] = m;
+      extreme_weight[s] = x;
     }
 
-    // What the largest scale is mapped to.
-    float ends[5];
+    // What the largest scale is mapped to; then (from n_scale_ends on) what the largest weight is: the ends of the integer range
+    // times the ends of the table. The second kind matters where outliers are on their own: d is then as small as it can be.
+    float ends[8];
     size_t n_ends = 0;
+    const float low = static_cast<float>(scales.front()), high = static_cast<float>(scales.back());
     if (scales.size() == 1) {
       for (const float e : {1.0f, 0.5f, 2.0f}) {
-        ends[n_ends++] = e * static_cast<float>(scales[0]);
+        ends[n_ends++] = e * high;
         if (F::kSuper != SuperKind::kBf16) break;  // only powers of two need more
       }
-    } else if (scales.front() >= 0 || scales.front() == -scales.back()) {
-      const float end = static_cast<float>(scales.back());
-      const float step = static_cast<float>(scales.back() - scales[scales.size() - 2]);
-      for (const float e : {0.0f, 0.5f, 1.0f, 1.5f}) ends[n_ends++] = end - (e - 0.5f) * step;
+    } else if (low >= 0.0f || low == -high) {
+      const float step = high - static_cast<float>(scales[scales.size() - 2]);
+      for (const float e : {0.0f, 0.5f, 1.0f}) ends[n_ends++] = high - (e - 0.5f) * step;
     } else {
-      ends[n_ends++] = static_cast<float>(scales.front());
-      ends[n_ends++] = static_cast<float>(scales.front()) + 0.7f;
-      ends[n_ends++] = static_cast<float>(scales.back());
-      ends[n_ends++] = static_cast<float>(scales.back()) + 0.5f;
-      ends[n_ends++] = static_cast<float>(scales.front()) - 0.5f;
+      for (const float e : {low, low + 0.7f, high}) ends[n_ends++] = e;
     }
-    constexpr int kRefits = 3;
-    for (size_t k = 0; k < n_ends + kRefits; ++k) {
+    const size_t n_scale_ends = n_ends;
+    if (scales.size() > 1) {
+      ends[n_ends++] = high * Assign::kEnd;
+      if (Assign::kBothSigns) ends[n_ends++] = high * Assign::kOtherEnd;
+      if (Assign::kBothSigns && low < 0.0f && low != -high) {
+        ends[n_ends++] = low * Assign::kEnd;
+        ends[n_ends++] = low * Assign::kOtherEnd;
+      }
+    }
+    // After the ends: refits, and small steps away from the best so far.
+    constexpr float kRefit = 0.0f;
+    static constexpr float kThen[] = {kRefit, kRefit, kRefit};
+    const size_t n_then = scales.size() == 1 ? 2 : std::size(kThen);
+    // Scales that put the extreme weight on another level, with respect to the ideal one.
+    static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
+    const bool both_signs = scales.front() < 0 && scales.size() > 1;
+    for (size_t k = 0; k < n_ends + n_then; ++k) {
+      const float factor = k < n_ends ? 1.0f : kThen[k - n_ends];
       const bool refit = k >= n_ends;
-      if (refit) SumsOfBest(row, lanes);
+      if (factor == kRefit) SumsOfBest(row, lanes);
       bool any = false;
       for (size_t s = 0; s < n_supers; ++s) {
         double d = 0.0;
-        if (refit) {
-          if (supers[s] != 0.0f) d = Refit(lanes, supers[s], s * super_groups, super_groups);
-        } else {
-          d = static_cast<double>(extreme[s]) / static_cast<double>(ends[k]);
+        if (k < n_ends) {
+          d = static_cast<double>(k < n_scale_ends ? extreme[s] : extreme_weight[s]) / static_cast<double>(ends[k]);
+        } else if (supers[s] != 0.0f) {
+          d = factor == kRefit ? Refit(lanes, supers[s], s * super_groups, super_groups)
+                               : static_cast<double>(supers[s]) * static_cast<double>(factor);
         }
         trial[s] = d == 0.0 ? 0.0f : Super::Round(d, row.unit);
         any = any || trial[s] != 0.0f;
       }
       if (!any) continue;
-      const size_t radius = scales.size() == 1 ? 0 : !refit ? 1 : scales.size() > 100 ? kMaxRadius : 2;
-      const size_t n_candidates = std::min(2 * radius + 1, scales.size());
+      const size_t radius = scales.size() == 1 ? 0 : !refit ? 1 : scales.size() > 100 ? kMaxRadius : 1;
+      const size_t n_around = std::min(2 * radius + 1, scales.size());
+      const bool mirror = both_signs && refit && scales.size() <= 100;
+      const size_t n_candidates = n_around * (mirror ? (F::kBits == 3 ? 4 : 2) : 1);
       for (size_t s = 0; s < n_supers; ++s) {
         for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
-          size_t first = 0;
-          if (trial[s] != 0.0f) {
-            const size_t at = NearestScale(scales, lanes.free_scale[g] / trial[s]);
-            first = at < radius ? 0 : std::min(at - radius, scales.size() - n_candidates);
-          }
-          for (size_t j = 0; j < n_candidates; ++j) {
-            lanes.candidates[j * row.n_padded + g] = trial[s] * static_cast<float>(scales[first + j]);
+          for (size_t m = 0; m < n_candidates / n_around; ++m) {
+            size_t first = 0;
+            if (trial[s] != 0.0f) {
+              const float ideal = lanes.free_scale[g] / trial[s] * kMirrors[m];
+              const size_t at = NearestScale(scales, ideal);
+              first = at < radius ? 0 : std::min(at - radius, scales.size() - n_around);
+            }
+            for (size_t j = 0; j < n_around; ++j) {
+              lanes.candidates[(m * n_around + j) * row.n_padded + g] = trial[s] * static_cast<float>(scales[first + j]);
+            }
           }
         }
       }

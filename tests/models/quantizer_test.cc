@@ -1,0 +1,302 @@
+// Whole files: the types of mixes and rules, what is refused, what is left on disk.
+#include "models/quantizer.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/base/error.h"
+#include "kernels/dequantize.h"
+#include "models/gguf_writer.h"
+#include "tests/test_util.h"
+
+namespace lutra {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct TestFolder {
+  fs::path path = fs::temp_directory_path() / ("lutra-quantizer-" + std::to_string(std::random_device()()));
+  TestFolder() { fs::create_directories(path); }
+  ~TestFolder() { fs::remove_all(path); }
+  std::string File(const std::string& name) const { return (path / name).string(); }
+  size_t n_files() const { return static_cast<size_t>(std::distance(fs::directory_iterator(path), fs::directory_iterator())); }
+};
+
+// Eight layers of a llama whose tensors are what the rules look at; n_embd columns.
+struct Source {
+  std::vector<float> values;
+  std::vector<uint8_t> bytes;
+
+  explicit Source(uint64_t n_embd = 256, bool tied = false, float bad = 0.0f) {
+    std::mt19937 rng(1);
+    std::normal_distribution<float> normal;
+    values.resize(n_embd * 64);
+    for (float& v : values) v = normal(rng) * 0.05f;
+    if (bad != 0.0f) values[n_embd * 9 + 3] = bad;
+    GgufWriter writer;
+    writer.Set("general.architecture", "llama");
+    writer.Set("llama.block_count", uint32_t{8});
+    writer.Set("llama.attention.head_count", uint32_t{8});
+    writer.Set("llama.attention.head_count_kv", uint32_t{2});
+    const auto add = [&](const std::string& name, uint64_t rows) {
+      writer.AddTensor(name, {n_embd, rows}, 0, {reinterpret_cast<const uint8_t*>(values.data()), n_embd * rows * 4});
+    };
+    add("token_embd.weight", 64);
+    for (int i = 0; i < 8; ++i) {
+      const std::string blk = "blk." + std::to_string(i) + ".";
+      writer.AddTensor(blk + "attn_norm.weight", {n_embd}, 0, {reinterpret_cast<const uint8_t*>(values.data()), n_embd * 4});
+      for (const char* name : {"attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"}) {
+        add(blk + name, 16);
+      }
+    }
+    if (!tied) add("output.weight", 64);
+    bytes = writer.WriteToBytes();
+  }
+  GgufFile Open() const { return GgufFile::FromBytes(bytes, "source.gguf"); }
+};
+
+QuantizeOptions OptionsOf(const char* mix) {
+  QuantizeOptions options;
+  options.mix = FindQuantizeMix(mix);
+  REQUIRE(options.mix != nullptr);
+  return options;
+}
+
+std::string TypeIn(const QuantizePlan& plan, const std::string& name) {
+  for (const TensorPlan& t : plan.tensors) {
+    if (t.tensor->name == name) return t.type->name;
+  }
+  return "absent";
+}
+
+template <class Body>
+ErrorCode CodeOf(Body body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e.code();
+  }
+  return ErrorCode::kInternal;
+}
+
+}  // namespace
+
+TEST_CASE("Mixes give each tensor the type that their name is known for") {
+  const Source source, tied(256, true);
+  const GgufFile file = source.Open(), tied_file = tied.Open();
+  const QuantizePlan q4_k_m = PlanQuantize(file, OptionsOf("q4_k_m"));
+  CHECK(TypeIn(q4_k_m, "output.weight") == "Q6_K");
+  CHECK(TypeIn(q4_k_m, "token_embd.weight") == "Q4_K");
+  CHECK(TypeIn(q4_k_m, "blk.0.attn_v.weight") == "Q6_K");  // the first eighth
+  CHECK(TypeIn(q4_k_m, "blk.1.attn_v.weight") == "Q5_K");  // gqa 4
+  CHECK(TypeIn(q4_k_m, "blk.3.ffn_down.weight") == "Q6_K");  // every third
+  CHECK(TypeIn(q4_k_m, "blk.4.ffn_down.weight") == "Q4_K");
+  CHECK(TypeIn(q4_k_m, "blk.0.attn_norm.weight") == "F32");
+  const QuantizePlan iq4_k = PlanQuantize(file, OptionsOf("IQ4_K"));
+  CHECK(TypeIn(iq4_k, "blk.2.attn_v.weight") == "IQ5_K");
+  CHECK(TypeIn(iq4_k, "blk.2.attn_k.weight") == "IQ4_K");
+  CHECK(TypeIn(iq4_k, "output.weight") == "Q6_K");
+  const QuantizePlan iq3_kl = PlanQuantize(tied_file, OptionsOf("IQ3_KL"));
+  CHECK(TypeIn(iq3_kl, "token_embd.weight") == "IQ5_K");
+  CHECK(TypeIn(iq3_kl, "blk.0.ffn_up.weight") == "IQ4_KS");
+  CHECK(TypeIn(iq3_kl, "blk.1.ffn_up.weight") == "IQ3_K");
+  CHECK(TypeIn(iq3_kl, "blk.1.attn_output.weight") == "IQ4_KS");
+  const QuantizePlan q3_k_m = PlanQuantize(file, OptionsOf("Q3_K_M"));
+  CHECK(TypeIn(q3_k_m, "blk.1.attn_v.weight") == "Q5_K");
+  CHECK(TypeIn(q3_k_m, "blk.2.attn_v.weight") == "Q4_K");
+  CHECK(TypeIn(q3_k_m, "blk.2.attn_output.weight") == "Q4_K");
+}
+
+TEST_CASE("Options overrule mixes: pure, output, embedding, expressions, in this order") {
+  const Source source;
+  const GgufFile file = source.Open();
+  QuantizeOptions options = OptionsOf("Q4_K_M");
+  options.pure = true;
+  CHECK(TypeIn(PlanQuantize(file, options), "blk.0.attn_v.weight") == "Q4_K");
+  CHECK(TypeIn(PlanQuantize(file, options), "output.weight") == "Q4_K");
+  options.output_type = FindWritableType("iq6_k");
+  options.embedding_type = FindWritableType("Q8_0");
+  options.tensor_types = {{R"(blk\.[0-3]\..*attn)", FindWritableType("IQ5_KS")}, {"attn_q", FindWritableType("Q8_0")}, {"nothing", FindWritableType("Q8_0")}};
+  const QuantizePlan plan = PlanQuantize(file, options);
+  CHECK(TypeIn(plan, "output.weight") == "IQ6_K");
+  CHECK(TypeIn(plan, "token_embd.weight") == "Q8_0");
+  CHECK(TypeIn(plan, "blk.2.attn_q.weight") == "IQ5_KS");
+  CHECK(TypeIn(plan, "blk.4.attn_q.weight") == "Q8_0");
+  CHECK(TypeIn(plan, "blk.4.attn_k.weight") == "Q4_K");
+  REQUIRE(plan.warnings.size() == 1);  // the expression that matches nothing
+  options.tensor_types = {{"attn_(", FindWritableType("Q8_0")}};
+  CHECK(CodeOf([&] { PlanQuantize(file, options); }) == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("Rows that are no multiple of a block fall back to smaller blocks") {
+  const Source source(96);
+  const GgufFile file = source.Open();
+  const auto type_for = [&](const char* mix) {
+    QuantizeOptions options = OptionsOf(mix);
+    options.pure = true;
+    return TypeIn(PlanQuantize(file, options), "blk.0.attn_q.weight");
+  };
+  CHECK(type_for("IQ2_K") == "IQ4_NL");
+  CHECK(type_for("Q4_K_M") == "Q5_0");
+  CHECK(type_for("IQ5_K") == "Q6_0");
+  CHECK(type_for("Q6_K") == "Q8_0");
+  CHECK(type_for("Q4_0") == "Q4_0");
+  const Source odd(40);
+  QuantizeOptions options = OptionsOf("Q4_0");
+  CHECK(TypeIn(PlanQuantize(odd.Open(), options), "blk.0.attn_q.weight") == "F16");
+}
+
+TEST_CASE("A written file holds the planned types, the metadata and weights near the source's, at any number of threads") {
+  const TestFolder folder;
+  const Source source;
+  const GgufFile file = source.Open();
+  QuantizeOptions options = OptionsOf("IQ4_KS");
+  options.override_kv = {{"llama.block_count", "int:8"}, {"general.name", "str:small"}, {"x.flag", "bool:true"}};
+  const QuantizePlan plan = PlanQuantize(file, options);
+  std::vector<uint8_t> first;
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    uint64_t last = 0;
+    WriteQuantized(file, options, plan, &pool, folder.File("out.gguf"), [&](const QuantizeProgress& p) {
+      CHECK(p.weights_done >= last);
+      last = p.weights_done;
+    });
+    CHECK(last == plan.n_weights);
+    const std::vector<uint8_t> bytes = testing::ReadBytes(folder.File("out.gguf"));
+    if (threads == 1) first = bytes;
+    CHECK(bytes == first);
+  }
+  CHECK(folder.n_files() == 1);
+  const GgufFile out = GgufFile::Open(folder.File("out.gguf"));
+  CHECK(out.GetString("general.name") == "small");
+  CHECK(out.GetBool("x.flag") == true);
+  CHECK(out.GetU32("general.file_type") == 145);
+  REQUIRE(out.tensors().size() == file.tensors().size());
+  for (size_t i = 0; i < out.tensors().size(); ++i) {
+    const GgufTensor& t = out.tensors()[i];
+    INFO(t.name);
+    CHECK(t.type == plan.tensors[i].type);
+    CHECK(t.name == file.tensors()[i].name);
+    std::vector<float> row(t.dim(0));
+    FindDequantizer(t.type->id)(t.data, t.dim(0), row.data());
+    double error = 0, square = 0;
+    for (size_t k = 0; k < row.size(); ++k) {
+      error += std::pow(static_cast<double>(row[k]) - static_cast<double>(source.values[k]), 2);
+      square += std::pow(static_cast<double>(source.values[k]), 2);
+    }
+    CHECK(error < 0.01 * square);
+  }
+}
+
+TEST_CASE("What goes wrong leaves no file, and keeps the one that was there") {
+  const TestFolder folder;
+  const std::string path = folder.File("out.gguf");
+  {
+    std::ofstream(path) << "old";
+  }
+  ThreadPool pool(1);
+  const Source bad(256, false, std::numeric_limits<float>::quiet_NaN());
+  const GgufFile file = bad.Open();
+  const QuantizeOptions options = OptionsOf("Q4_0");
+  const QuantizePlan plan = PlanQuantize(file, options);
+  CHECK(CodeOf([&] { WriteQuantized(file, options, plan, &pool, path, {}); }) == ErrorCode::kCorrupt);
+  CHECK(testing::ReadText(path) == "old");
+  CHECK(folder.n_files() == 1);
+  const Source good;
+  const GgufFile good_file = good.Open();
+  const QuantizePlan good_plan = PlanQuantize(good_file, options);
+  CHECK(CodeOf([&] {
+          WriteQuantized(good_file, options, good_plan, &pool, path,
+                         [](const QuantizeProgress& p) {
+                           if (p.i_tensor > 3) Fail(ErrorCode::kCancelled, "stop");
+                         });
+        }) == ErrorCode::kCancelled);
+  CHECK(testing::ReadText(path) == "old");
+  CHECK(folder.n_files() == 1);
+  CHECK(CodeOf([&] { WriteQuantized(good_file, options, good_plan, &pool, folder.File("absent/out.gguf"), {}); }) != ErrorCode::kInternal);
+}
+
+TEST_CASE("Quantized sources need to be allowed, and the source is never overwritten") {
+  const TestFolder folder;
+  const Source source;
+  const GgufFile file = source.Open();
+  ThreadPool pool(1);
+  QuantizeOptions options = OptionsOf("Q8_0");
+  WriteQuantized(file, options, PlanQuantize(file, options), &pool, folder.File("q8.gguf"), {});
+  const GgufFile q8 = GgufFile::Open(folder.File("q8.gguf"));
+  options = OptionsOf("Q4_K_S");
+  CHECK(CodeOf([&] { PlanQuantize(q8, options); }) == ErrorCode::kUnsupported);
+  options.allow_requantize = true;
+  const QuantizePlan plan = PlanQuantize(q8, options);
+  CHECK(CodeOf([&] { WriteQuantized(q8, options, plan, &pool, folder.File("q8.gguf"), {}); }) == ErrorCode::kInvalidArgument);
+  WriteQuantized(q8, options, plan, &pool, folder.File("q4.gguf"), {});
+  CHECK(TypeIn(PlanQuantize(GgufFile::Open(folder.File("q4.gguf")), options), "blk.5.attn_q.weight") == "Q4_K");
+}
+
+TEST_CASE("A split model stays split where that is wanted, and is joined otherwise") {
+  const TestFolder folder;
+  const Source source;
+  const GgufFile file = source.Open();
+  for (int part = 0; part < 2; ++part) {
+    GgufWriter writer;
+    if (part == 0) {
+      for (const auto& [key, value] : file.metadata()) writer.Set(key, value);
+    }
+    writer.Set("split.no", static_cast<uint16_t>(part));
+    writer.Set("split.count", uint16_t{2});
+    writer.Set("split.tensors.count", static_cast<int32_t>(file.tensors().size()));
+    for (size_t i = 0; i < file.tensors().size(); ++i) {
+      const GgufTensor& t = file.tensors()[i];
+      if ((i < 20) == (part == 0)) writer.AddTensor(t.name, t.dims, t.type->id, std::span<const uint8_t>(t.data, t.bytes));
+    }
+    writer.Write(folder.File("in-0000" + std::to_string(part + 1) + "-of-00002.gguf"));
+  }
+  const GgufFile split = GgufFile::Open(folder.File("in-00001-of-00002.gguf"));
+  REQUIRE(split.n_parts() == 2);
+  ThreadPool pool(2);
+  QuantizeOptions options = OptionsOf("IQ3_K");
+  WriteQuantized(split, options, PlanQuantize(split, options), &pool, folder.File("joined.gguf"), {});
+  const GgufFile joined = GgufFile::Open(folder.File("joined.gguf"));
+  CHECK(joined.tensors().size() == file.tensors().size());
+  CHECK(joined.Find("split.count") == nullptr);
+  options.keep_split = true;
+  WriteQuantized(split, options, PlanQuantize(split, options), &pool, folder.File("out.gguf"), {});
+  const GgufFile parts = GgufFile::Open(folder.File("out-00001-of-00002.gguf"));
+  REQUIRE(parts.n_parts() == 2);
+  REQUIRE(parts.tensors().size() == joined.tensors().size());
+  for (size_t i = 0; i < joined.tensors().size(); ++i) {
+    CHECK(parts.tensors()[i].name == joined.tensors()[i].name);
+    CHECK(std::memcmp(parts.tensors()[i].data, joined.tensors()[i].data, joined.tensors()[i].bytes) == 0);
+  }
+}
+
+TEST_CASE("Each expert is quantized with its own importances; another model's matrix is refused") {
+  GgufWriter writer;
+  std::vector<float> weights(256 * 4 * 2, 1.0f);
+  writer.AddTensor("blk.0.ffn_up_exps.weight", {256, 4, 2}, 0, {reinterpret_cast<const uint8_t*>(weights.data()), weights.size() * 4});
+  const std::vector<uint8_t> bytes = writer.WriteToBytes();
+  const GgufFile file = GgufFile::FromBytes(bytes, "experts.gguf");
+  Imatrix imatrix;
+  ImatrixEntry entry;
+  entry.n_columns = 512;  // the older form: all experts behind each other
+  entry.sums.assign(512, 2.0f);
+  for (size_t i = 256; i < 512; ++i) entry.sums[i] = 6.0f;
+  entry.counts = {2.0f};
+  imatrix.entries.emplace("blk.0.ffn_up_exps.weight", entry);
+  QuantizeOptions options = OptionsOf("Q4_K");
+  options.imatrix = &imatrix;
+  CHECK(ImportanceOf(options, file.tensors()[0], 0) == std::vector<float>(256, 1.0f));
+  CHECK(ImportanceOf(options, file.tensors()[0], 1) == std::vector<float>(256, 3.0f));
+  options.exclude_weights = {"ffn_up"};
+  CHECK(ImportanceOf(options, file.tensors()[0], 1).empty());
+  options.exclude_weights.clear();
+  imatrix.entries.begin()->second.n_columns = 384;
+  CHECK(CodeOf([&] { PlanQuantize(file, options); }) == ErrorCode::kInvalidArgument);
+}
+
+}  // namespace lutra
