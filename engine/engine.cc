@@ -44,13 +44,30 @@ void RequireMemory(const MemoryPlan& plan, const std::string& path, uint64_t reu
   }
 }
 
+namespace {
+
+// Our names first. llama.cpp's other 8-bit and smaller types have no counterpart of their own: the integer cache serves them.
+constexpr struct {
+  const char* name;
+  KvType type;
+} kKvTypes[] = {{"f32", KvType::kF32}, {"f16", KvType::kF16}, {"q8", KvType::kQ8},   {"fp32", KvType::kF32},
+                {"fp16", KvType::kF16}, {"bf16", KvType::kF16}, {"q8_0", KvType::kQ8}, {"q8_KV", KvType::kQ8}};
+
+}  // namespace
+
 KvType ParseKvType(const std::string& name) {
-  if (name == "f32" || name == "fp32") return KvType::kF32;
-  if (name == "f16" || name == "fp16") return KvType::kF16;
-  Fail(ErrorCode::kInvalidArgument, "kv-type: '%s' is not known; it takes f16 or f32", Printable(name, 40).c_str());
+  for (const auto& row : kKvTypes) {
+    if (name == row.name) return row.type;
+  }
+  Fail(ErrorCode::kInvalidArgument, "kv-type: '%s' is not known; it takes q8, f16 or f32", Printable(name, 40).c_str());
 }
 
-const char* KvTypeName(KvType type) { return type == KvType::kF32 ? "f32" : "f16"; }
+const char* KvTypeName(KvType type) {
+  for (const auto& row : kKvTypes) {
+    if (type == row.type) return row.name;
+  }
+  return "?";
+}
 
 std::string MemoryPlan::Text() const {
   return Format("weights %s + context of %llu tokens (%s) %s + scratch %s = %s", Gib(weights).c_str(),

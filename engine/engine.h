@@ -30,7 +30,8 @@ struct EngineOptions {
 inline constexpr uint32_t kDefaultContext = 8192;
 
 
-// "f32", "f16" (and llama.cpp's "fp32", "fp16"). Throws Error(kInvalidArgument) listing them.
+// "q8", "f16", "f32"; also llama.cpp's names: "q8_0" (and ik_llama.cpp's "q8_KV") is q8, "bf16" is f16, "fp16" and "fp32". Throws
+// Error(kInvalidArgument) listing them.
 KvType ParseKvType(const std::string& name);
 const char* KvTypeName(KvType type);
 

@@ -1,9 +1,12 @@
 #include "kernels/attention.h"
 
-#include <cmath>
-#include <limits>
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
 
+#include "kernels/attention_exact.h"
 #include "kernels/base/check.h"
+#include "kernels/dispatch.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -11,129 +14,385 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/fixed_order-inl.h"
-#include "kernels/float_dots-inl.h"
+#include "kernels/attention_pages-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
-// scores[h, j] = scale * q[h] . k[j] for the n positions of a page.
-template <class T>
-HWY_INLINE void Scores(const T* k, size_t n, const AttentionArgs& a, float* HWY_RESTRICT scores) {
-  const auto scale = hn::Set(DF(), a.scale);
-  DotRows<T>(k, 0, n, a.head_dim_k, a.q, a.head_dim_k, 0, a.n_heads, scores, kKvPage);
-  for (size_t h = 0; h < a.n_heads; ++h) {
-    float* row = scores + h * kKvPage;
-    for (size_t j = 0; j < kKvPage; j += kLanes) {
-      hn::Store(hn::Mul(hn::Load(DF(), row + j), scale), DF(), row + j);  // beyond n: garbage, not used
-    }
-  }
+constexpr size_t kMaxQueries = 64;        // that walk the pages together
+constexpr size_t kQueryElements = 8192;   // of which at most so many numbers: 64 queries of 128
+
+// The state of a block of queries, and scratch for a tile of 4 of them. Arrays of queries may be read 3 beyond the last.
+struct Block {
+  HWY_ALIGN float o[kQueryElements];                    // [queries, v_width]
+  HWY_ALIGN float max[kMaxQueries + 4], total[kMaxQueries + 4], c[kMaxQueries + 4];
+  HWY_ALIGN int32_t q8[2 * kQueryElements / 4];         // [queries, Dot::kInts * quads]
+  int32_t bias[kMaxQueries + 4];                        // -128 * sum of q8: K is stored + 128
+  HWY_ALIGN float t[2][4 * kKvPage];                    // scores, then weights, of two steps
+  ByteWeights bytes[2];
+  HWY_ALIGN float factors[4 * 2 * kKvPage];             // of a page's weights: one for all queries, or one each
+  float greatest[4];
+  size_t n;                                             // queries
+};
+
+HWY_INLINE size_t BlockQueries(const KvHeadLayout& l) {
+  const size_t elements = std::max(l.v_width, (l.dk + 3) / 4 * 4);
+  return std::min(kMaxQueries, kQueryElements / elements);
 }
 
-// Turns the scores of one head into weights e^(s - max), 0 beyond n. Returns the factor for what was summed before.
-HWY_INLINE float Weights(float* HWY_RESTRICT s, size_t n, float& max, float& total) {
-  float page_max = s[0];
-  for (size_t j = 1; j < n; ++j) page_max = s[j] > page_max ? s[j] : page_max;
-  const float new_max = page_max > max ? page_max : max;
-  const float alpha = hn::GetLane(Exp(hn::Set(DF(), max - new_max)));
-  Sum16 sum = ZeroSum();
-  for (size_t j = n; j < kKvPage; ++j) s[j] = -std::numeric_limits<float>::infinity();
-  for (size_t j = 0; j < kKvPage; j += 16) {
-    for (size_t p = 0; p < kParts; ++p) {
-      float* at = s + j + p * kLanes;
-      const auto e = Exp(hn::Sub(hn::Load(DF(), at), hn::Set(DF(), new_max)));
-      hn::Store(e, DF(), at);
-      sum.v[p] = hn::Add(sum.v[p], e);
-    }
-  }
-  total = total * alpha + Reduce(sum);
-  max = new_max;
-  return alpha;
+// Queries [first, first + n) of args, numbered token by token.
+HWY_INLINE const float* QueryRow(const AttentionArgs& args, size_t i) {
+  return args.q + i / args.n_heads * args.q_stride + i % args.n_heads * args.layout->dk;
+}
+HWY_INLINE float* OutRow(const AttentionArgs& args, size_t i) {
+  return args.out + i / args.n_heads * args.out_stride + i % args.n_heads * args.layout->dv;
 }
 
-// out[h] = out[h] * alpha[h] + sum_j weight[h, j] * v[j], position by position, for kHeads heads.
-template <class T, size_t kHeads>
-HWY_INLINE void Values(const T* HWY_RESTRICT v, size_t n, size_t dim, const float* HWY_RESTRICT weights,
-                       const float* HWY_RESTRICT alpha, float* HWY_RESTRICT out) {
+HWY_INLINE void Begin(const AttentionArgs& args, size_t n, Block& b) {
+  b.n = n;
+  std::fill_n(b.c, n + 4, args.scale * kLog2E);
+  for (size_t i = 0; i < 4; ++i) b.max[n + i] = b.total[n + i] = 0.0f;
+}
+HWY_INLINE int32_t SumOf(const int8_t* HWY_RESTRICT x, size_t n) {
+  const hn::Rebind<int8_t, DI> d8;
+  VI sum = hn::Zero(DI());
   size_t i = 0;
-  for (; i + kLanes <= dim; i += kLanes) {
-    VF sum[kHeads];
-    LUTRA_UNROLL(4)
-    for (size_t h = 0; h < kHeads; ++h) {
-      sum[h] = hn::Mul(hn::LoadU(DF(), out + h * dim + i), hn::Set(DF(), alpha[h]));
-    }
-    for (size_t j = 0; j < n; ++j) {
-      const VF value = LoadWeights(v + j * dim + i);
-      LUTRA_UNROLL(4)
-      for (size_t h = 0; h < kHeads; ++h) {
-        sum[h] = Fma(hn::Set(DF(), weights[h * kKvPage + j]), value, sum[h]);
-      }
-    }
-    LUTRA_UNROLL(4)
-    for (size_t h = 0; h < kHeads; ++h) hn::StoreU(sum[h], DF(), out + h * dim + i);
-  }
-  if (i < dim) {
-    const size_t left = dim - i;
-    for (size_t h = 0; h < kHeads; ++h) {
-      HWY_ALIGN float tail[16] = {};
-      for (size_t c = 0; c < left; ++c) tail[c] = out[h * dim + i + c];
-      VF sum = hn::Mul(hn::Load(DF(), tail), hn::Set(DF(), alpha[h]));
-      for (size_t j = 0; j < n; ++j) {
-        HWY_ALIGN T values[16] = {};
-        for (size_t c = 0; c < left; ++c) values[c] = v[j * dim + i + c];
-        sum = Fma(hn::Set(DF(), weights[h * kKvPage + j]), LoadWeights(values), sum);
-      }
-      hn::Store(sum, DF(), tail);
-      for (size_t c = 0; c < left; ++c) out[h * dim + i + c] = tail[c];
-    }
+  for (; i + kLanes <= n; i += kLanes) sum = hn::Add(sum, hn::PromoteTo(DI(), hn::LoadU(d8, x + i)));
+  int32_t total = hn::ReduceSum(DI(), sum);
+  for (; i < n; ++i) total += x[i];
+  return total;
+}
+
+template <class Page, class Dot>
+HWY_INLINE void QuantizeQueries(const AttentionArgs& args, size_t first, Block& b) {
+  const size_t dk = args.layout->dk;
+  const size_t quads = (dk + 3) / 4;
+  const float per_block = 1.0f / static_cast<float>(HadamardBlock(dk));
+  HWY_ALIGN float row[kMaxKvHeadDim];
+  HWY_ALIGN int8_t q8[kMaxKvHeadDim];
+  for (size_t i = 0; i < b.n; ++i) {
+    std::copy_n(QueryRow(args, first + i), dk, row);
+    HadamardRow(row, dk);
+    std::memset(q8 + dk, 0, 4 * quads - dk);
+    b.c[i] = QuantizeHeadRow(row, dk, q8) * args.scale * kLog2E * per_block;
+    b.bias[i] = -128 * SumOf(q8, 4 * quads);
+    Dot::StoreQuery(q8, quads, b.q8 + i * quads * Dot::kInts);
   }
 }
 
-template <class T>
-void AttendTyped(const AttentionArgs& a) {
-  HWY_ALIGN float scores[4 * kKvPage] = {};
-  // Four query heads at a time: what they share is read once, and the scores stay in cache.
-  for (size_t first = 0; first < a.n_heads; first += 4) {
-    AttentionArgs part = a;
-    part.n_heads = HWY_MIN(size_t{4}, a.n_heads - first);
-    part.q = a.q + first * a.head_dim_k;
-    part.out = a.out + first * a.head_dim_v;
-    const size_t n_out = part.n_heads * a.head_dim_v;
-    for (size_t i = 0; i < n_out; ++i) part.out[i] = 0.0f;
-    float max[4], total[4], alpha[4];
-    for (size_t h = 0; h < 4; ++h) {
-      max[h] = -std::numeric_limits<float>::infinity();
-      total[h] = 0.0f;
-    }
-    for (size_t begin = 0; begin < a.n_positions; begin += kKvPage) {
-      const uint8_t* page = a.pages[begin / kKvPage];
-      const size_t n = HWY_MIN(kKvPage, a.n_positions - begin);
-      Scores<T>(reinterpret_cast<const T*>(page + a.k_offset), n, part, scores);
-      for (size_t h = 0; h < part.n_heads; ++h) {
-        alpha[h] = Weights(scores + h * kKvPage, n, max[h], total[h]);
-      }
-      const T* v = reinterpret_cast<const T*>(page + a.v_offset);
-      if (part.n_heads == 4) {
-        Values<T, 4>(v, n, a.head_dim_v, scores, alpha, part.out);
-      } else {
-        for (size_t h = 0; h < part.n_heads; ++h) {
-          Values<T, 1>(v, n, a.head_dim_v, scores + h * kKvPage, alpha + h, part.out + h * a.head_dim_v);
-        }
-      }
-    }
-    for (size_t h = 0; h < part.n_heads; ++h) {
-      const float inverse = 1.0f / total[h];
-      for (size_t i = 0; i < a.head_dim_v; ++i) part.out[h * a.head_dim_v + i] *= inverse;
-    }
+// The greatest of t [n], in four parts.
+HWY_NOINLINE void MaxOfFirst(const float* HWY_RESTRICT t, size_t n, float* HWY_RESTRICT max4) {
+  VF max = hn::Set(DF(), -kInfinity);
+  for (size_t j = 0; j < n; j += kLanes) {
+    VF v = hn::Load(DF(), t + j);
+    if (j + kLanes > n) v = hn::IfThenElse(hn::FirstN(DF(), n - j), v, hn::Set(DF(), -kInfinity));
+    max = hn::Max(max, v);
   }
+  hn::Store(MaxTo4(max), D4(), max4);
 }
 
-void AttendTarget(const AttentionArgs& a) {
-  if (a.type == KvType::kF32) {
-    AttendTyped<float>(a);
+// What becomes of p_j: kept as float in place of t_j, or rounded to one or two bytes.
+enum class Keep { kFloat, kByte, kTwoBytes };
+
+// p [kKvPage] from t, 0 from n on; sum4: their sum, still in four parts.
+template <Keep kKeep>
+HWY_NOINLINE void Weights(float* HWY_RESTRICT t, size_t n, float max, float c, const float* HWY_RESTRICT factor,
+                          uint8_t* HWY_RESTRICT low, uint8_t* HWY_RESTRICT high, float* HWY_RESTRICT sum4) {
+  const VF m = hn::Set(DF(), max), cs = hn::Set(DF(), c);
+  Sum16 sum = ZeroSum();
+  const auto keep = [&](size_t j, VF e) HWY_ATTR {
+    if constexpr (kKeep == Keep::kFloat) {
+      hn::Store(e, DF(), t + j);
+    } else {
+      RoundWeights<kKeep == Keep::kTwoBytes>(e, factor + j, low + j, high + j);
+    }
+  };
+  if (n == kKvPage) {
+#if HWY_NATIVE_FMA
+    LUTRA_UNROLL(8)
+#endif
+    for (size_t j = 0; j < kKvPage; j += 16) {
+      for (size_t p = 0; p < kParts; ++p) {
+        const VF e = Exp2(DF(), hn::Mul(hn::Sub(hn::Load(DF(), t + j + p * kLanes), m), cs));
+        sum.v[p] = hn::Add(sum.v[p], e);
+        keep(j + p * kLanes, e);
+      }
+    }
   } else {
-    AttendTyped<hwy::float16_t>(a);
+    for (size_t j = 0; j < kKvPage; j += 16) {
+      for (size_t p = 0; p < kParts; ++p) {
+        const size_t first = j + p * kLanes;
+        VF e = hn::Zero(DF());
+        if (first < n) {
+          e = Exp2(DF(), hn::Mul(hn::Sub(hn::Load(DF(), t + first), m), cs));
+          if (first + kLanes > n) e = hn::IfThenElseZero(hn::FirstN(DF(), n - first), e);
+        }
+        sum.v[p] = hn::Add(sum.v[p], e);
+        keep(first, e);
+      }
+    }
+  }
+  hn::Store(SumTo4(sum), D4(), sum4);
+}
+
+// One tile of queries with one page.
+struct Step {
+  PageView page;
+  size_t i, n_queries;                    // queries [i, i + n_queries) of the block: 1, 2 or 4
+  size_t n[4];                            // positions that each sees
+  size_t n_all;                           // the most of them
+  bool first_page, new_page, last_page;   // of the walk; first tile of its page; of the sequence
+  float* t;                               // [4, kKvPage]: scores, then weights
+  ByteWeights* bytes;
+  HWY_ALIGN float max4[4][4];             // greatest scores, in four parts
+  HWY_ALIGN float a[4], b[4];             // factors of the old sums and of the page's
+};
+
+template <class Page, class Dot, size_t R>
+HWY_NOINLINE void ScoreStep(const AttentionArgs& args, size_t first, const Block& b, Step& s) {
+  typename Page::Query q[R];
+  bool whole = true;
+  for (size_t r = 0; r < R; ++r) {
+    whole = whole && s.n[r] == kKvPage;
+    if constexpr (Page::kIsQ8) {
+      q[r] = b.q8 + (s.i + r) * ((args.layout->dk + 3) / 4) * Dot::kInts;
+    } else {
+      q[r] = QueryRow(args, first + s.i + r);
+    }
+  }
+  Page::template Scores<R>(s.page, q, b.bias + s.i, s.n_all, s.t, s.max4);
+  if (!whole) {
+    for (size_t r = 0; r < R; ++r) MaxOfFirst(s.t + r * kKvPage, s.n[r], s.max4[r]);
+  }
+}
+
+// Merges the page's weights into the states of its queries.
+template <class Page, size_t R>
+HWY_NOINLINE void WeightStep(Block& b, Step& s) {
+  const D4 d4;
+  const auto max_op = [](auto x, auto y) HWY_ATTR { return hn::Max(x, y); };
+  const auto add_op = [](auto x, auto y) HWY_ATTR { return hn::Add(x, y); };
+  const auto four = [&](const float(*v)[4], auto op) HWY_ATTR {
+    return FoldFour(hn::Load(d4, v[0]), hn::Load(d4, v[1 % R]), hn::Load(d4, v[2 % R]), hn::Load(d4, v[3 % R]), op);
+  };
+  const V4 max4 = four(s.max4, max_op);
+  HWY_ALIGN float max[4], scaled_total[4], sums[4][4];
+  hn::Store(max4, d4, max);
+  const V4 c4 = hn::LoadU(d4, b.c + s.i);
+  const V4 old = s.first_page ? max4 : hn::LoadU(d4, b.max + s.i);
+  const V4 both = hn::Max(old, max4);
+  const V4 a4 = Exp2(d4, hn::Mul(hn::Sub(old, both), c4));
+  const V4 b4 = Exp2(d4, hn::Mul(hn::Sub(max4, both), c4));
+  const V4 old_total = s.first_page ? hn::Zero(d4) : hn::LoadU(d4, b.total + s.i);
+  hn::Store(a4, d4, s.a);
+  hn::Store(b4, d4, s.b);
+
+  if constexpr (Page::kIsQ8) {
+    if (s.last_page) {
+      for (size_t r = 0; r < R; ++r) {
+        b.greatest[r] = r > 0 && s.n[r] == s.n[r - 1]
+                            ? b.greatest[r - 1]
+                            : Page::WeightFactors(s.page, s.n[r], b.factors + r * 2 * kKvPage);
+      }
+    } else if (s.new_page) {
+      b.greatest[0] = Page::WeightFactors(s.page, kKvPage, b.factors);
+      for (size_t r = 1; r < 4; ++r) b.greatest[r] = b.greatest[0];
+    }
+    hn::Store(hn::Mul(old_total, a4), d4, scaled_total);
+    bool one_byte[R];
+    s.bytes->any_high = false;
+    for (size_t r = 0; r < R; ++r) {
+      one_byte[r] = scaled_total[r] >= kByteWeights * s.b[r];
+      s.bytes->any_high = s.bytes->any_high || !one_byte[r];
+    }
+    const float* factors = b.factors;
+    for (size_t r = 0; r < R; ++r) {
+      if (s.last_page && r > 0 && s.n[r] != s.n[r - 1]) factors = b.factors + r * 2 * kKvPage;
+      uint8_t* low = s.bytes->low + r * kKvPage;
+      uint8_t* high = s.bytes->high + r * kKvPage;
+      if (one_byte[r]) {
+        Weights<Keep::kByte>(s.t + r * kKvPage, s.n[r], max[r], b.c[s.i + r], factors, low, high, sums[r]);
+        if (s.bytes->any_high) std::memset(high, 0, kKvPage);
+        s.b[r] = b.greatest[r] * (1.0f / 255.0f) * s.b[r];
+      } else {
+        Weights<Keep::kTwoBytes>(s.t + r * kKvPage, s.n[r], max[r], b.c[s.i + r], factors + kKvPage, low, high, sums[r]);
+        s.b[r] = b.greatest[r] * (1.0f / 65535.0f) * s.b[r];
+      }
+    }
+  } else {
+    for (size_t r = 0; r < R; ++r) {
+      Weights<Keep::kFloat>(s.t + r * kKvPage, s.n[r], max[r], b.c[s.i + r], nullptr, nullptr, nullptr, sums[r]);
+    }
+  }
+  const V4 total4 = FmaOf(d4, old_total, a4, hn::Mul(four(sums, add_op), b4));
+  if constexpr (R == 4) {
+    hn::StoreU(both, d4, b.max + s.i);
+    hn::StoreU(total4, d4, b.total + s.i);
+  } else {
+    HWY_ALIGN float maxes[4], totals[4];
+    hn::Store(both, d4, maxes);
+    hn::Store(total4, d4, totals);
+    std::copy_n(maxes, R, b.max + s.i);
+    std::copy_n(totals, R, b.total + s.i);
+  }
+}
+
+template <class Page, size_t R>
+HWY_NOINLINE void ValueStep(Block& b, const Step& s) {
+  float* o = b.o + s.i * s.page.layout->v_width;
+  if constexpr (Page::kIsQ8) {
+    Page::template Values<R>(s.page, *s.bytes, s.n_all, s.a, s.b, o);
+  } else {
+    Page::template Values<R>(s.page, s.t, s.n_all, s.a, s.b, o);
+  }
+}
+
+// Calls fn with the tile's size as a constant.
+template <class Fn>
+HWY_INLINE void WithSize(size_t n_queries, Fn fn) {
+  if (kMostQueries >= 4 && n_queries == 4) return fn(std::integral_constant<size_t, HWY_MIN(kMostQueries, 4)>());
+  if (kMostQueries >= 2 && n_queries == 2) return fn(std::integral_constant<size_t, HWY_MIN(kMostQueries, 2)>());
+  fn(std::integral_constant<size_t, 1>());
+}
+
+// The queries' state over pages [begin, end), from empty. A step's scores, weights and values each wait for the one before; so the
+// next step's scores are computed between this one's weights and values, and the processor finds something to do at each border.
+template <class Page, class Dot>
+HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin, size_t end, Block& b) {
+  const size_t last_page = args.first_position / kKvPage;
+  std::memset(b.o, 0, b.n * args.layout->v_width * sizeof(float));
+  size_t page = begin, query = 0;
+  const auto next = [&](Step& s, size_t buffer) HWY_ATTR {
+    size_t left = b.n - query;
+    // A later token's value must not meet an earlier token's weight of 0, for it may be infinite.
+    if (!Page::kIsQ8 && page == last_page) left = HWY_MIN(left, args.n_heads - (first + query) % args.n_heads);
+    s.page = {args.layout, args.pages[page] + args.offset};
+    s.i = query;
+    s.n_queries = left >= 4 ? HWY_MIN(kMostQueries, 4) : left >= 2 ? HWY_MIN(kMostQueries, 2) : 1;
+    s.n_all = 0;
+    for (size_t r = 0; r < s.n_queries; ++r) {
+      s.n[r] = HWY_MIN(kKvPage, args.first_position + (first + query + r) / args.n_heads + 1 - page * kKvPage);
+      s.n_all = HWY_MAX(s.n_all, s.n[r]);
+    }
+    s.first_page = page == begin;
+    s.new_page = query == 0;
+    s.last_page = page == last_page;
+    s.t = b.t[buffer];
+    s.bytes = &b.bytes[buffer];
+    query += s.n_queries;
+    if (query == b.n) query = 0, ++page;
+  };
+  const auto score = [&](Step& s) HWY_ATTR {
+    WithSize(s.n_queries, [&](auto size) HWY_ATTR { ScoreStep<Page, Dot, size()>(args, first, b, s); });
+  };
+  Step steps[2];
+  next(steps[0], 0);
+  score(steps[0]);
+  for (size_t now = 0;; now = 1 - now) {
+    Step& s = steps[now];
+    WithSize(s.n_queries, [&](auto size) HWY_ATTR { WeightStep<Page, size()>(b, s); });
+    const bool more = page < end;
+    if (more) {
+      next(steps[1 - now], 1 - now);
+      score(steps[1 - now]);
+    }
+    WithSize(s.n_queries, [&](auto size) HWY_ATTR { ValueStep<Page, size()>(b, s); });
+    if (!more) break;
+  }
+}
+
+// A state merged into another of the same query: (max, total, o) <- both. o and from_o [dv].
+HWY_INLINE void MergeState(float from_max, float from_total, float c, const float* HWY_RESTRICT from_o, size_t dv, bool is_first,
+                           float* max, float* total, float* HWY_RESTRICT o) {
+  const D4 d4;
+  const float old = is_first ? from_max : *max;
+  const float both = hn::GetLane(hn::Max(hn::Set(d4, old), hn::Set(d4, from_max)));
+  const float a = hn::GetLane(Exp2(d4, hn::Set(d4, (old - both) * c)));
+  const float b = hn::GetLane(Exp2(d4, hn::Set(d4, (from_max - both) * c)));
+  const float old_total = is_first ? 0.0f : *total;
+  *max = both;
+  *total = hn::GetLane(FmaOf(d4, hn::Set(d4, old_total), hn::Set(d4, a), hn::Set(d4, from_total * b)));
+  for (size_t i = 0; i < dv; i += kLanes) {
+    const size_t left = HWY_MIN(dv - i, kLanes);
+    const VF before = is_first ? hn::Zero(DF()) : hn::LoadN(DF(), o + i, left);
+    const VF now = Fma(hn::LoadN(DF(), from_o + i, left), hn::Set(DF(), b), hn::Mul(before, hn::Set(DF(), a)));
+    hn::StoreN(now, DF(), o + i, left);
+  }
+}
+
+HWY_INLINE void Finish(float total, size_t dv, float* HWY_RESTRICT o) {
+  const VF inverse = hn::Set(DF(), 1.0f / total);
+  for (size_t i = 0; i < dv; i += kLanes) {
+    const size_t left = HWY_MIN(dv - i, kLanes);
+    hn::StoreN(hn::Mul(hn::LoadN(DF(), o + i, left), inverse), DF(), o + i, left);
+  }
+}
+
+// segment == kAll: everything, into args.out. Else one segment, into its states.
+constexpr size_t kAll = ~size_t{0};
+
+template <class Page, class Dot>
+HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* states) {
+  const KvHeadLayout& l = *args.layout;
+  const size_t n_queries = args.n_tokens * args.n_heads;
+  const size_t n_pages = args.n_pages();
+  const size_t per_segment = SegmentPages(n_pages);
+  const size_t step = BlockQueries(l);
+  Block b;
+  for (size_t first = 0; first < n_queries; first += step) {
+    Begin(args, HWY_MIN(step, n_queries - first), b);
+    if constexpr (Page::kIsQ8) QuantizeQueries<Page, Dot>(args, first, b);
+    if (segment != kAll) {
+      WalkPages<Page, Dot>(args, first, segment * per_segment, HWY_MIN(n_pages, (segment + 1) * per_segment), b);
+      for (size_t i = 0; i < b.n; ++i) {
+        float* state = states + (segment * n_queries + first + i) * StateFloats(l);
+        state[0] = b.max[i];
+        state[1] = b.total[i];
+        state[2] = b.c[i];
+        std::copy_n(b.o + i * l.v_width, l.v_width, state + kStateHead);
+      }
+      continue;
+    }
+    float max[kMaxQueries], total[kMaxQueries];
+    for (size_t begin = 0; begin < n_pages; begin += per_segment) {
+      WalkPages<Page, Dot>(args, first, begin, HWY_MIN(n_pages, begin + per_segment), b);
+      for (size_t i = 0; i < b.n; ++i) {
+        MergeState(b.max[i], b.total[i], b.c[i], b.o + i * l.v_width, l.dv, begin == 0, &max[i], &total[i],
+                   OutRow(args, first + i));
+      }
+    }
+    for (size_t i = 0; i < b.n; ++i) Finish(total[i], l.dv, OutRow(args, first + i));
+  }
+}
+
+void AttendTarget(const AttentionArgs& args, size_t segment, float* states, [[maybe_unused]] bool vnni) {
+  switch (args.layout->type) {
+    case KvType::kF32: return AttendTyped<FloatPage<float>, void>(args, segment, states);
+    case KvType::kF16: return AttendTyped<FloatPage<hwy::float16_t>, void>(args, segment, states);
+    case KvType::kQ8: break;
+  }
+#if HWY_TARGET <= HWY_AVX3_DL
+  AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
+#else
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  if (vnni) return AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
+#endif
+  AttendTyped<Q8Page<DotPairs>, DotPairs>(args, segment, states);
+#endif
+}
+
+void MergeTarget(const AttentionArgs& args, const float* states) {
+  const KvHeadLayout& l = *args.layout;
+  const size_t n_queries = args.n_tokens * args.n_heads;
+  const size_t n_segments = NumSegments(args.n_pages());
+  for (size_t i = 0; i < n_queries; ++i) {
+    float max = 0, total = 0;
+    for (size_t segment = 0; segment < n_segments; ++segment) {
+      const float* state = states + (segment * n_queries + i) * StateFloats(l);
+      MergeState(state[0], state[1], state[2], state + kStateHead, l.dv, segment == 0, &max, &total, OutRow(args, i));
+    }
+    Finish(total, l.dv, OutRow(args, i));
   }
 }
 
@@ -144,10 +403,32 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace lutra {
+namespace {
+
 HWY_EXPORT(AttendTarget);
-void Attend(const AttentionArgs& args) {
-  LUTRA_DCHECK(args.n_positions > 0 && args.n_heads <= kMaxHeadsPerKv);
-  HWY_DYNAMIC_DISPATCH(AttendTarget)(args);
+HWY_EXPORT(MergeTarget);
+
+void Check([[maybe_unused]] const AttentionArgs& args) {
+  LUTRA_DCHECK(args.n_tokens > 0 && args.n_heads > 0);
+  LUTRA_DCHECK(args.first_position % kKvPage + args.n_tokens <= kKvPage);
 }
+
+}  // namespace
+
+void Attend(const AttentionArgs& args) {
+  Check(args);
+  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, HWY_NAMESPACE::kAll, nullptr, SimdUsesVnni());
+}
+
+void AttendSegment(const AttentionArgs& args, size_t segment, float* states) {
+  Check(args);
+  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, segment, states, SimdUsesVnni());
+}
+
+void MergeSegments(const AttentionArgs& args, const float* states) {
+  Check(args);
+  HWY_DYNAMIC_DISPATCH(MergeTarget)(args, states);
+}
+
 }  // namespace lutra
 #endif

@@ -6,25 +6,24 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/attention.h"
+#include "kernels/kv_cache.h"
 #include "models/hparams.h"
 
 namespace lutra {
 
-// Where the keys and values of a page of kKvPage positions lie: for each layer and KV head K [kKvPage, head_dim_k], then
-// V [kKvPage, head_dim_v].
+// Where the keys and values of a page of kKvPage positions lie: layer by layer, KV head by KV head, each as kv_cache.h says.
 class KvLayout {
  public:
   KvLayout(const Hparams& h, KvType type);
 
-  KvType type() const { return type_; }
+  KvType type() const { return head_.type; }
   size_t page_bytes() const { return page_bytes_; }
-  size_t k_offset(size_t layer, size_t head) const { return layer_offset_[layer] + head * head_bytes_; }
-  size_t v_offset(size_t layer, size_t head) const { return k_offset(layer, head) + v_in_head_; }
+  const KvHeadLayout& head() const { return head_; }
+  size_t head_offset(size_t layer, size_t head) const { return layer_offset_[layer] + head * head_.bytes; }
 
  private:
-  KvType type_;
-  size_t head_bytes_, v_in_head_, page_bytes_;
+  KvHeadLayout head_;
+  size_t page_bytes_ = 0;
   std::vector<size_t> layer_offset_;
 };
 

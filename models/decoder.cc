@@ -31,19 +31,26 @@ Widths WidthsOf(const Hparams& h) {
   return w;
 }
 
+// Batches of so few tokens may have their attention cut into segments, so that all threads find work.
+constexpr size_t kSplitTokens = 16;
+
+size_t SplitStateFloats(const Hparams& h, size_t max_tokens) {
+  size_t n_head = 0;
+  for (const LayerHparams& l : h.layers) n_head = std::max<size_t>(n_head, l.n_head);
+  const KvHeadLayout layout(KvType::kF32, h.head_dim_k, h.head_dim_v);
+  return std::min(max_tokens, kSplitTokens) * n_head * kMaxSegments * StateFloats(layout);
+}
+
 void AddBias(const std::vector<float>& bias, float* y) {
   if (!bias.empty()) Add(bias.data(), bias.size(), y);
 }
 
 }  // namespace
 
-KvLayout::KvLayout(const Hparams& h, KvType type) : type_(type) {
-  v_in_head_ = kKvPage * h.head_dim_k * KvTypeBytes(type);
-  head_bytes_ = v_in_head_ + kKvPage * h.head_dim_v * KvTypeBytes(type);
-  page_bytes_ = 0;
+KvLayout::KvLayout(const Hparams& h, KvType type) : head_(type, h.head_dim_k, h.head_dim_v) {
   for (const LayerHparams& l : h.layers) {
     layer_offset_.push_back(page_bytes_);
-    page_bytes_ += l.n_head_kv * head_bytes_;
+    page_bytes_ += l.n_head_kv * head_.bytes;
   }
 }
 
@@ -74,6 +81,8 @@ Decoder::Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t ma
   cos_ = AlignedArray<float>(max_tokens * model.rope().n_pairs());
   sin_ = AlignedArray<float>(max_tokens * model.rope().n_pairs());
   logits_ = AlignedArray<float>(max_logits * h_.n_vocab);
+  states_ = AlignedArray<float>(SplitStateFloats(h_, max_tokens));
+  runs_.reserve(max_tokens);
   if (h_.n_expert > 0) {
     router_ = AlignedArray<float>(max_tokens * h_.n_expert);
     expert_x_ = AlignedArray<float>(max_tokens * h_.n_embd);
@@ -90,7 +99,8 @@ uint64_t Decoder::PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_l
   const uint64_t floats = 3ull * h.n_embd + w.q + w.kv_k + w.kv_v + w.att + 2 * w.ff + h.rope.n_rot +
                           (h.n_expert > 0 ? h.n_expert + 2ull * h.n_embd : 0);
   // Two quantized forms of the widest input.
-  return max_tokens * floats * 4 + 2 * Q8Activations::PlannedBytes(max_tokens, w.all) + max_logits * uint64_t{h.n_vocab} * 4;
+  return max_tokens * floats * 4 + 2 * Q8Activations::PlannedBytes(max_tokens, w.all) + max_logits * uint64_t{h.n_vocab} * 4 +
+         SplitStateFloats(h, max_tokens) * 4;
 }
 
 std::span<const float> Decoder::logits(size_t i) const {
@@ -195,24 +205,6 @@ void Decoder::RunLayers(std::span<const BatchToken> batch) {
   }
 }
 
-void Decoder::StoreKv(const BatchToken& token, size_t t, size_t layer) {
-  const LayerHparams& lh = h_.layers[layer];
-  uint8_t* page = token.pages[static_cast<size_t>(token.pos) / kKvPage];
-  const size_t at = static_cast<size_t>(token.pos) % kKvPage;
-  const auto store = [&](const float* from, size_t dim, size_t offset) {
-    uint8_t* to = page + offset + at * dim * KvTypeBytes(kv_.type());
-    if (kv_.type() == KvType::kF32) {
-      std::copy(from, from + dim, reinterpret_cast<float*>(to));
-    } else {
-      F32ToF16(from, dim, reinterpret_cast<uint16_t*>(to));
-    }
-  };
-  for (size_t head = 0; head < lh.n_head_kv; ++head) {
-    store(k_.data() + t * max_kv_k_ + head * h_.head_dim_k, h_.head_dim_k, kv_.k_offset(layer, head));
-    store(v_.data() + t * max_kv_v_ + head * h_.head_dim_v, h_.head_dim_v, kv_.v_offset(layer, head));
-  }
-}
-
 void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
   const LayerWeights& layer = model_.layers()[i];
   const LayerHparams& lh = h_.layers[i];
@@ -226,30 +218,84 @@ void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
     if (!norm.empty()) RmsNorm(head, norm.data(), dk, h_.rms_eps, head);
     if (layer.rotate) model_.rope().Rotate(cos_.data() + t * n_pairs, sin_.data() + t * n_pairs, head);
   };
-  ForTokens(n, [&](size_t t) {
-    float* q = q_.data() + t * max_q_;
-    float* k = k_.data() + t * max_kv_k_;
-    AddBias(layer.q_bias, q);
-    AddBias(layer.k_bias, k);
-    AddBias(layer.v_bias, v_.data() + t * max_kv_v_);
-    for (size_t head = 0; head < lh.n_head; ++head) finish_head(t, layer.q_norm, q + head * dk);
-    for (size_t head = 0; head < lh.n_head_kv; ++head) finish_head(t, layer.k_norm, k + head * dk);
-    StoreKv(batch[t], t, i);
+  // Neighbouring positions share cache lines of the page: a thread takes several.
+  const size_t threads = static_cast<size_t>(pool_.n_threads());
+  const size_t group = std::clamp<size_t>(n / (4 * threads), 1, 16);
+  ForTokens((n + group - 1) / group, [&](size_t g) {
+    for (size_t t = g * group; t < std::min(n, (g + 1) * group); ++t) {
+      float* q = q_.data() + t * max_q_;
+      float* k = k_.data() + t * max_kv_k_;
+      float* v = v_.data() + t * max_kv_v_;
+      AddBias(layer.q_bias, q);
+      AddBias(layer.k_bias, k);
+      AddBias(layer.v_bias, v);
+      for (size_t head = 0; head < lh.n_head; ++head) finish_head(t, layer.q_norm, q + head * dk);
+      for (size_t head = 0; head < lh.n_head_kv; ++head) finish_head(t, layer.k_norm, k + head * dk);
+      const size_t pos = static_cast<size_t>(batch[t].pos);
+      uint8_t* page = batch[t].pages[pos / kKvPage];
+      for (size_t head = 0; head < lh.n_head_kv; ++head) {
+        StoreKv(kv_.head(), pos % kKvPage, k + head * dk, v + head * h_.head_dim_v, page + kv_.head_offset(i, head));
+      }
+    }
   });
-
-  const size_t n_kv = lh.n_head_kv;
-  const size_t per_kv = lh.n_head / n_kv;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dk));
-  pool_.For(n * n_kv, [&](size_t item) {
-    const size_t t = item / n_kv;
-    const size_t head = item % n_kv;
-    Attend({batch[t].pages, kv_.k_offset(i, head), kv_.v_offset(i, head), kv_.type(), dk, h_.head_dim_v,
-            static_cast<size_t>(batch[t].pos) + 1, scale, q_.data() + t * max_q_ + head * per_kv * dk, per_kv,
-            att_.data() + t * max_att_ + head * per_kv * h_.head_dim_v});
-  });
+  Attend(batch, i);
   input_.Set(att_.data(), max_att_, n, lh.n_head * size_t{h_.head_dim_v});
   const Product out{&layer.o, y_.data(), h_.n_embd};
   MultiplyAll({&out, 1}, input_, pool_);
+}
+
+void Decoder::FindRuns(std::span<const BatchToken> batch, size_t most) {
+  runs_.clear();
+  for (size_t t = 0; t < batch.size(); ++t) {
+    if (!runs_.empty() && runs_.back().n < most && batch[t].pages == batch[t - 1].pages &&
+        batch[t].pos == batch[t - 1].pos + 1 && static_cast<size_t>(batch[t].pos) % kKvPage != 0) {
+      ++runs_.back().n;
+    } else {
+      runs_.push_back({static_cast<uint32_t>(t), 1});
+    }
+  }
+}
+
+void Decoder::Attend(std::span<const BatchToken> batch, size_t i) {
+  const LayerHparams& lh = h_.layers[i];
+  const size_t n_kv = lh.n_head_kv;
+  const size_t per_kv = lh.n_head / n_kv;
+  FindRuns(batch, AttentionTokens(per_kv));
+  // Head by head, so that what the threads read at a time stays in the shared cache.
+  const size_t n_items = n_kv * runs_.size();
+  const auto args_of = [&](size_t item) {
+    const Run& run = runs_[item % runs_.size()];
+    const size_t head = item / runs_.size();
+    return AttentionArgs{&kv_.head(), batch[run.first].pages, kv_.head_offset(i, head),
+                         static_cast<size_t>(batch[run.first].pos), run.n, per_kv,
+                         1.0f / std::sqrt(static_cast<float>(h_.head_dim_k)),
+                         q_.data() + run.first * max_q_ + head * per_kv * h_.head_dim_k, max_q_,
+                         att_.data() + run.first * max_att_ + head * per_kv * h_.head_dim_v, max_att_};
+  };
+  const size_t threads = static_cast<size_t>(pool_.n_threads());
+  bool split = threads > 1 && batch.size() <= kSplitTokens && n_items < 4 * threads;
+  size_t most_segments = 1;
+  for (const Run& run : runs_) {
+    most_segments = std::max(most_segments, NumSegments(static_cast<size_t>(batch[run.first].pos) / kKvPage + 1));
+  }
+  split = split && most_segments > 1;
+  if (!split) {
+    pool_.For(n_items, [&](size_t item) { lutra::Attend(args_of(item)); });
+    return;
+  }
+  const auto states_of = [&](size_t item) {
+    const Run& run = runs_[item % runs_.size()];
+    const size_t query = run.first * lh.n_head + item / runs_.size() * run.n * per_kv;
+    return states_.data() + query * kMaxSegments * StateFloats(kv_.head());
+  };
+  pool_.For(n_items * most_segments, [&](size_t part) {
+    const size_t item = part / most_segments;
+    const AttentionArgs args = args_of(item);
+    if (part % most_segments < NumSegments(args.n_pages())) {
+      AttendSegment(args, part % most_segments, states_of(item));
+    }
+  });
+  pool_.For(n_items, [&](size_t item) { MergeSegments(args_of(item), states_of(item)); });
 }
 
 void Decoder::Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y) {

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/attention.h"
 #include "kernels/base/aligned.h"
 #include "kernels/base/parallel.h"
 #include "kernels/weights.h"
@@ -55,7 +56,9 @@ class Decoder {
   void MultiplyAll(std::span<const Product> products, MatrixInput& input, ThreadPool& pool);
   void RunLayers(std::span<const BatchToken> batch);
   void Attention(std::span<const BatchToken> batch, size_t layer);
-  void StoreKv(const BatchToken& token, size_t t, size_t layer);
+  // Cuts the batch into runs of tokens at consecutive positions of one page, at most `most` each.
+  void FindRuns(std::span<const BatchToken> batch, size_t most);
+  void Attend(std::span<const BatchToken> batch, size_t layer);
   void NormInput(const std::vector<float>& weight, size_t n_tokens);
   // y [n_tokens, n_embd] = ffn(rows of input_), input_ being set.
   void Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y);
@@ -77,6 +80,11 @@ class Decoder {
   AlignedArray<float> cos_, sin_;        // [max_tokens, n_pairs]
   AlignedArray<float> logits_;           // [max_logits, n_vocab]
   AlignedArray<float> router_, expert_x_, expert_y_;
+  AlignedArray<float> states_;           // attention segment by segment, for batches of few tokens
+  struct Run {
+    uint32_t first, n;                   // tokens of the batch
+  };
+  std::vector<Run> runs_;
   std::vector<uint32_t> chosen_;         // [max_tokens, n_expert_used]
   std::vector<float> chosen_weight_;
   std::vector<uint32_t> expert_tokens_, expert_rank_;

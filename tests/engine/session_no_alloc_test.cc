@@ -83,7 +83,7 @@ TEST_CASE("Decoding allocates nothing after the first tokens: dense and experts,
     const std::string path = folder / (spec.arch + ".gguf");
     BuildTiny(spec).WriteFile(path);
     for (const int threads : {1, 2}) {
-      for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+      for (const KvType kv : {KvType::kF16, KvType::kF32, KvType::kQ8}) {
         INFO(spec.arch, ", ", threads, " threads, KV ", std::string(KvTypeName(kv)));
         CHECK(AllocationsOfDecode(path, threads, kv) == 0);
       }

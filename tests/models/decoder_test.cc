@@ -106,6 +106,9 @@ TEST_CASE("Every architecture computes what the formulas say") {
       // With an F16 cache the keys and values are rounded by 2^-11 at most; an expert may tip over.
       ModelRun f16(bytes, 1, KvType::kF16, ids.size());
       if (s.n_expert == 0) CHECK(RelativeDifference(f16.Logits(ids), exact) < 1e-2);
+      // An integer cache: keys, queries and values to 1/254 of their row's greatest element.
+      ModelRun q8(bytes, 1, KvType::kQ8, ids.size());
+      if (s.n_expert == 0) CHECK(RelativeDifference(q8.Logits(ids), exact) < 5e-2);
     }
   }
 }
@@ -174,8 +177,8 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
     INFO(m.name);
     const std::vector<uint8_t> bytes = BuildTiny(m.spec).Build();
     const auto ids = RandomTokens(300, m.spec.n_vocab, 5);  // three pages
-    for (const KvType kv : {KvType::kF16, KvType::kF32}) {
-      INFO("KV ", kv == KvType::kF16 ? "f16" : "f32");
+    for (const KvType kv : {KvType::kQ8, KvType::kF16, KvType::kF32}) {
+      INFO("KV ", std::string(kv == KvType::kQ8 ? "q8" : kv == KvType::kF16 ? "f16" : "f32"));
       const std::vector<float> expected = ModelRun(bytes, 1, kv, ids.size()).Logits(ids);
       for (const float l : expected) REQUIRE(std::isfinite(l));
       struct Way {
@@ -202,8 +205,42 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
         check(some_ways, 140);
         continue;
       }
-      if (m.name == "IQ4_K" || m.name == "Q8_0 experts") check(all_ways, 132);
-      ForEachSimd([&] { check(some_ways, 300); });
+      // The integer cache and its SIMD choices are walked by two models: attention knows nothing of weights.
+      const bool whole = m.name == "IQ4_K" || m.name == "Q8_0 experts";
+      if (whole) check(all_ways, 132);
+      if (whole || kv == KvType::kF16) ForEachSimd([&] { check(some_ways, 300); });
+    }
+  }
+}
+
+TEST_CASE("Few tokens behind a long context: attention shared out by segments gives the same bits") {
+  TinySpec spec = TinyArch("llama");
+  spec.n_layer = 1, spec.n_head = 2, spec.n_head_kv = 1;
+  const std::vector<uint8_t> bytes = BuildTiny(spec).Build();
+  const size_t n = 2 * 8 * kKvPage + 150, last = 6;  // three segments
+  const auto ids = RandomTokens(n, spec.n_vocab, 6);
+  for (const KvType kv : {KvType::kQ8, KvType::kF16}) {
+    std::vector<float> expected;
+    for (const auto& [threads, chunk] : {std::pair{1, size_t{1}}, {2, size_t{1}}, {4, size_t{2}}, {3, size_t{3}}, {4, size_t{6}}}) {
+      ModelRun run(bytes, threads, kv, 512);
+      const Pages pages(run.decoder().kv_layout(), n);
+      std::vector<float> got;
+      for (size_t at = 0; at < n;) {
+        const size_t m = at < n - last ? std::min<size_t>(512, n - last - at) : chunk;
+        std::vector<BatchToken> batch;
+        for (size_t i = at; i < at + m; ++i) {
+          batch.push_back({ids[i], static_cast<int32_t>(i), pages.data(), i >= n - last});
+        }
+        run.decoder().Forward(batch);
+        for (size_t i = 0; i < m && at >= n - last; ++i) {
+          const auto l = run.decoder().logits(i);
+          got.insert(got.end(), l.begin(), l.end());
+        }
+        at += m;
+      }
+      INFO(threads, " threads, ", chunk, " tokens a step");
+      if (expected.empty()) expected = got;
+      CheckSame(got, expected);
     }
   }
 }
@@ -212,7 +249,7 @@ TEST_CASE("A sequence's logits do not depend on what else is in the batch") {
   for (const Named& m : BitModels()) {
     INFO(m.name);
     const std::vector<uint8_t> bytes = BuildTiny(m.spec).Build();
-    ModelRun run(bytes, 3, KvType::kF16, 96);
+    ModelRun run(bytes, 3, KvType::kQ8, 96);
     const size_t lengths[] = {290, 130, 40, 1};
     std::vector<std::vector<int32_t>> ids;
     std::vector<std::vector<float>> expected, got(4);
