@@ -1,6 +1,7 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <type_traits>
 
@@ -31,8 +32,11 @@ struct Block {
   int32_t bias[kMaxQueries + 4];                        // -128 * sum of q8: K is stored + 128
   HWY_ALIGN float t[2][4 * kKvPage];                    // scores, then weights, of two steps
   ByteWeights bytes[2];
-  HWY_ALIGN float factors[4 * 2 * kKvPage];             // of a page's weights: one for all queries, or one each
-  float greatest[4];
+  HWY_ALIGN float factors[2][kKvPage];                  // of one-byte and two-byte weights, of the first factors_n positions of a page
+  const uint8_t* factors_head;
+  size_t factors_n;
+  bool has_factors[2];
+  float greatest;                                       // of their scales
   size_t n;                                             // queries
 };
 
@@ -51,6 +55,7 @@ HWY_INLINE float* OutRow(const AttentionArgs& args, size_t i) {
 
 HWY_INLINE void Begin(const AttentionArgs& args, size_t n, Block& b) {
   b.n = n;
+  b.factors_head = nullptr;
   std::fill_n(b.c, n + 4, args.scale * kLog2E);
   for (size_t i = 0; i < 4; ++i) b.max[n + i] = b.total[n + i] = 0.0f;
 }
@@ -95,10 +100,10 @@ HWY_NOINLINE void MaxOfFirst(const float* HWY_RESTRICT t, size_t n, float* HWY_R
 // What becomes of p_j: kept as float in place of t_j, or rounded to one or two bytes.
 enum class Keep { kFloat, kByte, kTwoBytes };
 
-// p [kKvPage] from t, 0 from n on; sum4: their sum, still in four parts.
+// p [kKvPage] of one query from t, 0 from n on. sum4: their sum, still in four parts.
 template <Keep kKeep>
-HWY_NOINLINE void Weights(float* HWY_RESTRICT t, size_t n, float max, float c, const float* HWY_RESTRICT factor,
-                          uint8_t* HWY_RESTRICT low, uint8_t* HWY_RESTRICT high, float* HWY_RESTRICT sum4) {
+HWY_INLINE void OneQueryWeights(float* HWY_RESTRICT t, size_t n, float max, float c, const float* HWY_RESTRICT factor,
+                                uint8_t* HWY_RESTRICT low, uint8_t* HWY_RESTRICT high, float* HWY_RESTRICT sum4) {
   const VF m = hn::Set(DF(), max), cs = hn::Set(DF(), c);
   Sum16 sum = ZeroSum();
   const auto keep = [&](size_t j, VF e) HWY_ATTR {
@@ -136,13 +141,22 @@ HWY_NOINLINE void Weights(float* HWY_RESTRICT t, size_t n, float max, float c, c
   hn::Store(SumTo4(sum), D4(), sum4);
 }
 
+// The same for queries [begin, end) of a tile, which share their factors. One call for all: constants stay in registers.
+template <Keep kKeep>
+HWY_NOINLINE void Weights(size_t begin, size_t end, float* t, const size_t* n, const float* max, const float* c,
+                          const float* factor, uint8_t* low, uint8_t* high, float (*sum4)[4]) {
+  for (size_t r = begin; r < end; ++r) {
+    OneQueryWeights<kKeep>(t + r * kKvPage, n[r], max[r], c[r], factor, low + r * kKvPage, high + r * kKvPage, sum4[r]);
+  }
+}
+
 // One tile of queries with one page.
 struct Step {
   PageView page;
   size_t i, n_queries;                    // queries [i, i + n_queries) of the block: 1, 2 or 4
   size_t n[4];                            // positions that each sees
   size_t n_all;                           // the most of them
-  bool first_page, new_page, last_page;   // of the walk; first tile of its page; of the sequence
+  bool first_page;                        // of the walk
   float* t;                               // [4, kKvPage]: scores, then weights
   ByteWeights* bytes;
   HWY_ALIGN float max4[4][4];             // greatest scores, in four parts
@@ -167,6 +181,21 @@ HWY_NOINLINE void ScoreStep(const AttentionArgs& args, size_t first, const Block
   }
 }
 
+// Factors of the weights of n positions of a page, made when first asked for; b.greatest is set to theirs.
+template <class Page>
+HWY_INLINE const float* Factors(const Step& s, size_t n, bool one_byte, Block& b) {
+  if (b.factors_head != s.page.head || b.factors_n != n) {
+    b.factors_head = s.page.head;
+    b.factors_n = n;
+    b.has_factors[0] = b.has_factors[1] = false;
+    b.greatest = Page::GreatestScale(s.page, n);
+  }
+  const size_t kind = one_byte ? 0 : 1;
+  if (!b.has_factors[kind]) Page::WeightFactors(s.page, n, b.greatest, one_byte ? 255.0f : 65535.0f, b.factors[kind]);
+  b.has_factors[kind] = true;
+  return b.factors[kind];
+}
+
 // Merges the page's weights into the states of its queries.
 template <class Page, size_t R>
 HWY_NOINLINE void WeightStep(Block& b, Step& s) {
@@ -189,16 +218,6 @@ HWY_NOINLINE void WeightStep(Block& b, Step& s) {
   hn::Store(b4, d4, s.b);
 
   if constexpr (Page::kIsQ8) {
-    if (s.last_page) {
-      for (size_t r = 0; r < R; ++r) {
-        b.greatest[r] = r > 0 && s.n[r] == s.n[r - 1]
-                            ? b.greatest[r - 1]
-                            : Page::WeightFactors(s.page, s.n[r], b.factors + r * 2 * kKvPage);
-      }
-    } else if (s.new_page) {
-      b.greatest[0] = Page::WeightFactors(s.page, kKvPage, b.factors);
-      for (size_t r = 1; r < 4; ++r) b.greatest[r] = b.greatest[0];
-    }
     hn::Store(hn::Mul(old_total, a4), d4, scaled_total);
     bool one_byte[R];
     s.bytes->any_high = false;
@@ -206,24 +225,22 @@ HWY_NOINLINE void WeightStep(Block& b, Step& s) {
       one_byte[r] = scaled_total[r] >= kByteWeights * s.b[r];
       s.bytes->any_high = s.bytes->any_high || !one_byte[r];
     }
-    const float* factors = b.factors;
-    for (size_t r = 0; r < R; ++r) {
-      if (s.last_page && r > 0 && s.n[r] != s.n[r - 1]) factors = b.factors + r * 2 * kKvPage;
-      uint8_t* low = s.bytes->low + r * kKvPage;
-      uint8_t* high = s.bytes->high + r * kKvPage;
-      if (one_byte[r]) {
-        Weights<Keep::kByte>(s.t + r * kKvPage, s.n[r], max[r], b.c[s.i + r], factors, low, high, sums[r]);
-        if (s.bytes->any_high) std::memset(high, 0, kKvPage);
-        s.b[r] = b.greatest[r] * (1.0f / 255.0f) * s.b[r];
+    // Neighbours of the same kind go together: mostly all of them.
+    for (size_t begin = 0; begin < R;) {
+      size_t end = begin + 1;
+      while (end < R && one_byte[end] == one_byte[begin] && s.n[end] == s.n[begin]) ++end;
+      const float* factors = Factors<Page>(s, s.n[begin], one_byte[begin], b);
+      for (size_t r = begin; r < end; ++r) s.b[r] = b.greatest * (one_byte[begin] ? 1.0f / 255.0f : 1.0f / 65535.0f) * s.b[r];
+      if (one_byte[begin]) {
+        Weights<Keep::kByte>(begin, end, s.t, s.n, max, b.c + s.i, factors, s.bytes->low, s.bytes->high, sums);
+        if (s.bytes->any_high) std::memset(s.bytes->high + begin * kKvPage, 0, (end - begin) * kKvPage);
       } else {
-        Weights<Keep::kTwoBytes>(s.t + r * kKvPage, s.n[r], max[r], b.c[s.i + r], factors + kKvPage, low, high, sums[r]);
-        s.b[r] = b.greatest[r] * (1.0f / 65535.0f) * s.b[r];
+        Weights<Keep::kTwoBytes>(begin, end, s.t, s.n, max, b.c + s.i, factors, s.bytes->low, s.bytes->high, sums);
       }
+      begin = end;
     }
   } else {
-    for (size_t r = 0; r < R; ++r) {
-      Weights<Keep::kFloat>(s.t + r * kKvPage, s.n[r], max[r], b.c[s.i + r], nullptr, nullptr, nullptr, sums[r]);
-    }
+    Weights<Keep::kFloat>(0, R, s.t, s.n, max, b.c + s.i, nullptr, s.bytes->low, s.bytes->high, sums);
   }
   const V4 total4 = FmaOf(d4, old_total, a4, hn::Mul(four(sums, add_op), b4));
   if constexpr (R == 4) {
@@ -267,7 +284,15 @@ HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin,
     size_t left = b.n - query;
     // A later token's value must not meet an earlier token's weight of 0, for it may be infinite.
     if (!Page::kIsQ8 && page == last_page) left = HWY_MIN(left, args.n_heads - (first + query) % args.n_heads);
-    s.page = {args.layout, args.pages[page] + args.offset};
+    // The first tile of a page brings what comes after: its own values, and the keys of the page after the next step's.
+    s.page = {args.layout, args.pages[page] + args.offset, 0, 0};
+    if (query == 0) {
+      s.page.ahead_of_k = static_cast<ptrdiff_t>(args.layout->v);
+      const size_t next_page = HWY_MIN(page + (b.n <= 4 ? 2 : 1), end - 1);
+      const uint8_t* next_keys = args.pages[next_page] + args.offset;
+      s.page.ahead_of_v = static_cast<ptrdiff_t>(reinterpret_cast<uintptr_t>(next_keys) -
+                                                 reinterpret_cast<uintptr_t>(s.page.head + args.layout->v));
+    }
     s.i = query;
     s.n_queries = left >= 4 ? HWY_MIN(kMostQueries, 4) : left >= 2 ? HWY_MIN(kMostQueries, 2) : 1;
     s.n_all = 0;
@@ -276,8 +301,6 @@ HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin,
       s.n_all = HWY_MAX(s.n_all, s.n[r]);
     }
     s.first_page = page == begin;
-    s.new_page = query == 0;
-    s.last_page = page == last_page;
     s.t = b.t[buffer];
     s.bytes = &b.bytes[buffer];
     query += s.n_queries;

@@ -10,6 +10,7 @@
 #define LUTRA_ATTENTION_PAGES_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstddef>
@@ -208,7 +209,19 @@ HWY_INLINE VF LoadNumbers(const hwy::float16_t* p) {
 struct PageView {
   const KvHeadLayout* layout;
   const uint8_t* head;
+  // What is wanted soon, relative to what is read now: while K is read, and while V is. 0 for nothing (what is read itself).
+  ptrdiff_t ahead_of_k, ahead_of_v;
 };
+
+// Pages lie far apart, so the processor's own prefetching starts anew with each; a token alone would wait for memory half its time.
+HWY_INLINE void PrefetchLine(const void* p, ptrdiff_t ahead) {
+  hwy::Prefetch(reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(ahead)));
+}
+template <size_t kVectorBytes, size_t kVectors>
+HWY_INLINE void PrefetchLines(const void* p, ptrdiff_t ahead) {
+  LUTRA_UNROLL(4)
+  for (size_t i = 0; i < kVectorBytes * kVectors; i += 64) PrefetchLine(static_cast<const uint8_t*>(p) + i, ahead);
+}
 
 template <class T>
 struct FloatPage {
@@ -233,6 +246,7 @@ struct FloatPage {
         }
         const T* HWY_RESTRICT k = half + at;
         for (size_t i = 0; i < dk; ++i, k += 64) {
+          PrefetchLines<kLanes * sizeof(T), kWide>(k, page.ahead_of_k);
           VF ks[kWide];
           LUTRA_UNROLL(4)
           for (size_t p = 0; p < kWide; ++p) ks[p] = LoadNumbers(k + p * kLanes);
@@ -269,6 +283,7 @@ struct FloatPage {
       for (size_t d = 0; d < D; ++d) acc[r][d] = hn::Zero(DF());
     }
     for (size_t j = 0; j < n; ++j, v += width) {
+      PrefetchLines<kLanes * sizeof(T), D>(v, page.ahead_of_v);
       VF vs[D];
       LUTRA_UNROLL(4)
       for (size_t d = 0; d < D; ++d) vs[d] = LoadNumbers(v + d * kLanes);
@@ -328,6 +343,7 @@ struct Q8Page {
         }
         const uint8_t* HWY_RESTRICT k = half + 4 * at;
         for (size_t i = 0; i < quads; ++i, k += 256) {
+          PrefetchLines<4 * kLanes, kWide>(k, page.ahead_of_k);
           typename Dot::Wide ks[kWide];
           LUTRA_UNROLL(4)
           for (size_t p = 0; p < kWide; ++p) ks[p] = Dot::Unsigned(hn::LoadU(DU8(), k + 4 * p * kLanes));
@@ -359,28 +375,30 @@ struct Q8Page {
     return hn::BitCast(DF(), hn::ShiftLeft<16>(hn::PromoteTo(DU32(), hn::LoadU(d16, p))));
   }
 
-  // factor [2, kKvPage]: min(v_scale_j * (r / V), r) for r = 255 and 65535, 0 from n on. Returns V.
-  static HWY_INLINE float WeightFactors(const PageView& page, size_t n, float* HWY_RESTRICT factor) {
+  // V: the greatest scale of n values.
+  static HWY_INLINE float GreatestScale(const PageView& page, size_t n) {
     const DU32 du;
     const uint16_t* scales = reinterpret_cast<const uint16_t*>(page.head + page.layout->v_scales);
     // Scales are not negative: their bits order like the numbers, NaN above all.
     auto max = hn::Zero(du);
-    for (size_t j = 0; j < kKvPage; j += kLanes) {
+    for (size_t j = 0; j < n; j += kLanes) {
       auto s = hn::BitCast(du, Scales(scales + j));
-      if (j + kLanes > n) s = j < n ? hn::IfThenElseZero(hn::FirstN(du, n - j), s) : hn::Zero(du);
-      hn::Store(hn::BitCast(DF(), s), DF(), factor + j);
+      if (j + kLanes > n) s = hn::IfThenElseZero(hn::FirstN(du, n - j), s);
       max = hn::Max(max, s);
     }
-    const float greatest = hn::GetLane(hn::BitCast(DF(), hn::MaxOfLanes(du, max)));
-    const auto r8 = hn::Set(DF(), 255.0f), r16 = hn::Set(DF(), 65535.0f);
-    const auto by8 = hn::Set(DF(), greatest > 0.0f ? 255.0f / greatest : 0.0f);
-    const auto by16 = hn::Set(DF(), greatest > 0.0f ? 65535.0f / greatest : 0.0f);
+    return hn::GetLane(hn::BitCast(DF(), hn::MaxOfLanes(du, max)));
+  }
+
+  // factor [kKvPage]: min(v_scale_j * (r / V), r), 0 from n on.
+  static HWY_NOINLINE void WeightFactors(const PageView& page, size_t n, float greatest, float r, float* HWY_RESTRICT factor) {
+    const uint16_t* scales = reinterpret_cast<const uint16_t*>(page.head + page.layout->v_scales);
+    const auto most = hn::Set(DF(), r);
+    const auto by = hn::Set(DF(), greatest > 0.0f ? r / greatest : 0.0f);
     for (size_t j = 0; j < kKvPage; j += kLanes) {
-      const VF s = hn::Load(DF(), factor + j);
-      hn::Store(hn::Min(hn::Mul(s, by8), r8), DF(), factor + j);
-      hn::Store(hn::Min(hn::Mul(s, by16), r16), DF(), factor + kKvPage + j);
+      VF f = hn::Min(hn::Mul(Scales(scales + j), by), most);
+      if (j + kLanes > n) f = j < n ? hn::IfThenElseZero(hn::FirstN(DF(), n - j), f) : hn::Zero(DF());
+      hn::Store(f, DF(), factor + j);
     }
-    return greatest;
   }
 
   template <size_t R, size_t D>
@@ -399,6 +417,7 @@ struct Q8Page {
     const auto add = [&](const uint8_t* HWY_RESTRICT bytes) HWY_ATTR {
       const uint8_t* HWY_RESTRICT v = from;
       for (size_t i = 0; i < n_quads; ++i, v += stride) {
+        PrefetchLines<4 * kLanes, D>(v, page.ahead_of_v);
         decltype(Dot::Signed(VI8())) vs[D];
         LUTRA_UNROLL(4)
         for (size_t d = 0; d < D; ++d) {
