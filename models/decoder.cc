@@ -139,9 +139,9 @@ void Decoder::Forward(std::span<const BatchToken> batch) {
   if (!batch.empty()) pool_.Region([&] { RunLayers(batch); });
 }
 
-void Decoder::MultiplyAll(std::span<const Product> products, MatrixInput& input, ThreadPool& pool) {
-  if (observer_ != nullptr) observer_->Observe(products, input);
-  lutra::MultiplyAll(products, input, pool);
+void Decoder::Multiply(std::span<const Product> products) {
+  if (observer_ != nullptr) observer_->Observe(products, input_);
+  MultiplyAll(products, input_, pool_);
 }
 
 void Decoder::NormInput(const std::vector<float>& weight, size_t n_tokens) {
@@ -199,7 +199,7 @@ void Decoder::RunLayers(std::span<const BatchToken> batch) {
   if (n_logits == 0) return;
   input_.Set(h_norm_.data(), n_embd, n_logits, n_embd);
   const Product product{&model_.output(), logits_.data(), h_.n_vocab};
-  MultiplyAll({&product, 1}, input_, pool_);
+  Multiply({&product, 1});
   if (!model_.output_bias().empty()) {
     for (size_t t = 0; t < n_logits; ++t) AddBias(model_.output_bias(), logits_.data() + t * h_.n_vocab);
   }
@@ -212,7 +212,7 @@ void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
   const size_t dk = h_.head_dim_k;
   const size_t n_pairs = model_.rope().n_pairs();
   const Product products[] = {{&layer.q, q_.data(), max_q_}, {&layer.k, k_.data(), max_kv_k_}, {&layer.v, v_.data(), max_kv_v_}};
-  MultiplyAll(products, input_, pool_);
+  Multiply(products);
 
   const auto finish_head = [&](size_t t, const std::vector<float>& norm, float* head) {
     if (!norm.empty()) RmsNorm(head, norm.data(), dk, h_.rms_eps, head);
@@ -241,7 +241,7 @@ void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
   Attend(batch, i);
   input_.Set(att_.data(), max_att_, n, lh.n_head * size_t{h_.head_dim_v});
   const Product out{&layer.o, y_.data(), h_.n_embd};
-  MultiplyAll({&out, 1}, input_, pool_);
+  Multiply({&out, 1});
 }
 
 void Decoder::FindRuns(std::span<const BatchToken> batch, size_t most) {
@@ -300,7 +300,7 @@ void Decoder::Attend(std::span<const BatchToken> batch, size_t i) {
 
 void Decoder::Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y) {
   const Product products[] = {{&ffn.gate, gate_.data(), n_ff}, {&ffn.up, up_.data(), n_ff}};
-  MultiplyAll(products, input_, pool_);
+  Multiply(products);
   ForTokens(n_tokens, [&](size_t t) {
     AddBias(ffn.gate_bias, gate_.data() + t * n_ff);
     AddBias(ffn.up_bias, up_.data() + t * n_ff);
@@ -308,7 +308,7 @@ void Decoder::Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y)
   });
   input_.Set(gate_.data(), n_ff, n_tokens, n_ff);
   const Product down{&ffn.down, y, h_.n_embd};
-  MultiplyAll({&down, 1}, input_, pool_);
+  Multiply({&down, 1});
   if (!ffn.down_bias.empty()) {
     ForTokens(n_tokens, [&](size_t t) { AddBias(ffn.down_bias, y + t * h_.n_embd); });
   }
@@ -318,7 +318,7 @@ void Decoder::Experts(const LayerWeights& layer, size_t n) {
   const size_t n_embd = h_.n_embd;
   const size_t n_used = h_.n_expert_used;
   const Product route{&layer.router, router_.data(), h_.n_expert};
-  MultiplyAll({&route, 1}, input_, pool_);
+  Multiply({&route, 1});
   ForTokens(n, [&](size_t t) {
     float* p = router_.data() + t * h_.n_expert;
     Softmax(h_.n_expert, p);
@@ -344,7 +344,7 @@ void Decoder::Experts(const LayerWeights& layer, size_t n) {
   if (h_.arch->shared_expert) {
     // The gate's product goes to the first number of each token's router row, which is free now.
     const Product gate{&layer.shared_gate, router_.data(), h_.n_expert};
-    MultiplyAll({&gate, 1}, input_, pool_);
+    Multiply({&gate, 1});
   }
   // Expert by expert, ascending: a token's sum has the same order whatever else is in the batch.
   for (uint32_t e = 0; e < h_.n_expert; ++e) {

@@ -52,8 +52,8 @@ class Decoder {
   static uint64_t PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_logits);
 
  private:
-  // The free function, seen by the observer.
-  void MultiplyAll(std::span<const Product> products, MatrixInput& input, ThreadPool& pool);
+  // All products of input_, seen by the observer.
+  void Multiply(std::span<const Product> products);
   void RunLayers(std::span<const BatchToken> batch);
   void Attention(std::span<const BatchToken> batch, size_t layer);
   // Cuts the batch into runs of tokens at consecutive positions of one page, at most `most` each.
