@@ -37,7 +37,8 @@ struct PanelKind {
   bool bias;
   int scale_bits;        // 0 (scale is 1), 4 or 8
   int scale_zero;        // 4-bit scales: scale = nibble - scale_zero
-  bool pairs_fit_int16;  // 2 * max(u) * 127 <= 32767: maddubs cannot saturate
+  int greatest;          // max(u), shift included
+  int magnitude;         // max |u - offset|, shift included
   SuperKind super;
   int unit;              // 256 or 32
 
@@ -70,6 +71,15 @@ struct PanelKind {
   }
 };
 
+// How many int16 sums of two products of lanes up to `greatest` with activations can be added without overflow: 8, 4, 2, 1, or 0: not
+// even one is safe from the saturation of pmaddubsw.
+constexpr int SafePairSums(int greatest) {
+  for (int n = 8; n > 0; n /= 2) {
+    if (n * 2 * greatest * 127 <= 32767) return n;
+  }
+  return 0;
+}
+
 template <QuantFormat F>
 constexpr int TableOffset() {
   int least = 0;
@@ -90,12 +100,18 @@ constexpr PanelKind KindOf() {
   k.bias = F::kHasBias;
   k.scale_bits = F::kScaleBits;
   k.scale_zero = F::kScaleZero;
-  int greatest = (1 << F::kBits) - 1;
+  int least = 0;
+  k.greatest = (1 << F::kBits) - 1;
   if (k.table) {
-    greatest = 0;
-    for (const int8_t v : F::kTable) greatest = std::max(greatest, v + k.offset + k.shift);
+    k.greatest = 0;
+    for (const int8_t v : F::kTable) {
+      k.greatest = std::max(k.greatest, v + k.offset + std::max(0, k.shift));
+      least = std::min(least, v + std::min(0, k.shift));
+    }
+  } else {
+    least = -k.offset;
   }
-  k.pairs_fit_int16 = 2 * greatest * 127 <= 32767;
+  k.magnitude = std::max(k.greatest - k.offset, -least);
   k.super = F::kSuper;
   k.unit = F::kActivations == Activations::kQ8x256 ? 256 : 32;
   return k;

@@ -32,33 +32,11 @@ using DI16 = hn::Repartition<int16_t, DI>;
 using VU8 = hn::Vec<DU8>;
 using VI8 = hn::Vec<DI8>;
 
-// acc[row] += sum of 4 u8 x i8 products, exactly. Three ways to do it; the results are the same.
+// acc[row] += sum of 4 u8 x i8 products, exactly, in one instruction.
 struct DotGeneric {
+  // False: this target has no such instruction, kernels use 2-way products.
   static constexpr bool kOneInstruction = HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86;
-  // kPairsFit: 2 * max(u) * 127 <= 32767.
-  template <bool kPairsFit>
-  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
-#if HWY_TARGET <= HWY_AVX3_DL
-    return hn::SumOfMulQuadAccumulate(DI(), u, a, acc);
-#else
-    const DI16 d16;
-    if constexpr (kPairsFit) {
-      const auto pairs = hn::SatWidenMulPairwiseAdd(d16, u, a);
-      return hn::Add(acc, hn::WidenMulPairwiseAdd(DI(), pairs, hn::Set(d16, int16_t{1})));
-    } else {
-      // Even and odd bytes apart: products of 16-bit numbers cannot saturate.
-      const auto u16 = hn::BitCast(DU16(), u);
-      const auto a16 = hn::BitCast(d16, a);
-      const auto u_even = hn::BitCast(d16, hn::And(u16, hn::Set(DU16(), uint16_t{0xFF})));
-      const auto u_odd = hn::BitCast(d16, hn::ShiftRight<8>(u16));
-      const auto a_even = hn::ShiftRight<8>(hn::ShiftLeft<8>(a16));
-      const auto a_odd = hn::ShiftRight<8>(a16);
-      const auto even = hn::WidenMulPairwiseAdd(DI(), u_even, a_even);
-      const auto odd = hn::WidenMulPairwiseAdd(DI(), u_odd, a_odd);
-      return hn::Add(acc, hn::Add(even, odd));
-    }
-#endif
-  }
+  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) { return hn::SumOfMulQuadAccumulate(DI(), u, a, acc); }
 };
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
@@ -66,7 +44,6 @@ struct DotGeneric {
 // AVX3 (Cascade Lake). Assembly, because the instruction is all we want of those extensions.
 struct DotVnni {
   static constexpr bool kOneInstruction = true;
-  template <bool>
   static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
 #if HWY_TARGET == HWY_AVX2
     asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
@@ -97,10 +74,13 @@ struct Table {
 #if HWY_TARGET <= HWY_AVX3_DL
   VU8 all;
 #endif
-  HWY_INLINE explicit Table(const uint8_t* table) {
-    for (size_t i = 0; i < kRegisters; ++i) part[i] = hn::LoadDup128(DU8(), table + 16 * i);
+  // `minus` is taken from every entry, modulo 256: the offset, for signed lanes.
+  HWY_INLINE explicit Table(const uint8_t* table, int minus = 0) {
+    const DU8 d8;
+    const auto m = hn::Set(d8, static_cast<uint8_t>(minus));
+    for (size_t i = 0; i < kRegisters; ++i) part[i] = hn::Sub(hn::LoadDup128(d8, table + 16 * i), m);
 #if HWY_TARGET <= HWY_AVX3_DL
-    all = hn::LoadU(DU8(), table);
+    all = hn::Sub(hn::LoadU(d8, table), m);
 #endif
   }
 };
@@ -206,6 +186,12 @@ HWY_INLINE VU8 ShiftLanes(const uint8_t* p, size_t group, size_t row) {
   } else {
     return hn::Zero(DU8());
   }
+}
+
+// Two int32 that fit int16, as the pair (first, second) of every int32 lane.
+HWY_INLINE VI Pair(VI first, VI second) {
+  const DI di;
+  return hn::Or(hn::ShiftLeft<16>(second), hn::And(first, hn::Set(di, 0xFFFF)));
 }
 
 // Where the fields of a unit are.

@@ -2,11 +2,13 @@
 // by tile, before the next; partial results stay in a scratch in L2. The multiplying code depends on a GemmClass (where scales and offsets
 // apply), not on the format: a new format adds only its decoding.
 //
-// Two forms of a block, the same results:
+// Three forms of a block, the same results:
 //   bytes   CPUs with a 4-way dot instruction: unsigned lanes in quads; sums of a group times its scale; offsets undone once a block
 //           by 2-way dots of (-offset * scale) with the activations' sums.
 //             a tile of 32 rows x 6 tokens, per group of 16: 48 dots, 8 weight loads, 24 broadcasts, 12 multiplies, 12 additions
-//   words   the others: scale * (u - offset), which fits int16, in pairs; one 2-way multiply-add and one addition a vector, no groups.
+//   byte pairs   others, lanes up to 129: the same bytes; 2-way products, as many sums of two as fit int16 added before the
+//           multiplication by the scale widens them.
+//   words   others: scale * (u - offset), which fits int16, in pairs; one 2-way multiply-add and one addition a vector, no groups.
 #if defined(LUTRA_PANEL_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LUTRA_PANEL_GEMM_INL_H_
 #undef LUTRA_PANEL_GEMM_INL_H_
@@ -20,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "kernels/panel_decode-inl.h"
 #include "kernels/panel_matmul.h"
@@ -35,12 +38,23 @@ struct GemmClass {
   bool scales;  // integer scales
   bool offset;  // lanes - offset: `bytes` must correct
   bool bias;
+  int pair_sums;  // without a 4-way instruction: SafePairSums of the lanes; 0 there means `words`
   constexpr bool operator==(const GemmClass&) const = default;
 };
 
+template <class DotT>
 constexpr GemmClass ClassOf(const PanelKind& k) {
   const bool scales = k.scale_bits != 0;
-  return {scales ? k.group : 256, k.unit, scales, k.offset != 0, k.bias};
+  const int pair_sums = DotT::kOneInstruction ? 0 : SafePairSums(k.greatest);
+  return {scales ? k.group : 256, k.unit, scales, k.offset != 0, k.bias, pair_sums};
+}
+
+enum class BlockForm { kBytes, kBytePairs, kWords };
+
+template <class DotT>
+constexpr BlockForm FormOf(const PanelKind& k) {
+  if (DotT::kOneInstruction) return BlockForm::kBytes;
+  return SafePairSums(k.greatest) > 0 ? BlockForm::kBytePairs : BlockForm::kWords;
 }
 
 constexpr size_t kGemmPanels = 2;
@@ -53,26 +67,21 @@ struct GemmBlock {
     alignas(64) uint8_t bytes[64][kGemmRows][4];   // [quad][row][4 columns]
     alignas(64) int16_t words[128][kGemmRows][2];  // [2 * quad + i][row]: columns i and i + 2 of the quad
   };
-  alignas(64) int32_t scales[16][kGemmRows];       // [group]
+  alignas(64) int32_t scales[16][kGemmRows];       // [group]; byte pairs: (scale, scale) as int16
   alignas(64) int16_t offsets[8][kGemmRows][2];    // -offset * scale of columns 32 p .. 32 p + 15 and the next 16
   alignas(64) int16_t biases[8][kGemmRows][2];
   alignas(64) float supers[8][kGemmRows];          // [unit]
   alignas(64) float bias_supers[8][kGemmRows];
 };
 
-// Two int32 that fit int16, as the pair (first, second) of every int32 lane.
-HWY_INLINE VI Pair(VI first, VI second) {
-  const DI di;
-  return hn::Or(hn::ShiftLeft<16>(second), hn::And(first, hn::Set(di, 0xFFFF)));
-}
-
 // The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block.
-template <PanelKind kKind, bool kWords>
+template <PanelKind kKind, BlockForm kForm>
 HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, size_t base,
                            size_t u, GemmBlock& block) {
   const DI di;
   const DF df;
   const DU8 d8;
+  constexpr bool kWords = kForm == BlockForm::kWords;
   constexpr size_t kGroupQuads = static_cast<size_t>(kKind.group) / 4;
   const UnitFields<kKind> f(p);
   // The next block of the panel, while this one is multiplied.
@@ -98,7 +107,9 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
       for (size_t i = 0; i < kTwo; ++i) {
         if constexpr (kKind.scale_bits != 0) {
           scale[i] = LoadScales<kKind, true>(f.scales, kTwo * pair + i, row);
-          if constexpr (!kWords) hn::Store(scale[i], di, block.scales[kTwo * to + i] + r);
+          if constexpr (!kWords) {
+            hn::Store(kForm == BlockForm::kBytePairs ? Pair(scale[i], scale[i]) : scale[i], di, block.scales[kTwo * to + i] + r);
+          }
           if constexpr (kKind.bias) bias[i] = LoadScales<kKind, false>(f.biases, kTwo * pair + i, row);
         }
       }
@@ -179,11 +190,56 @@ struct TileInput {
   const int16_t* words;  // [token][256] as pairs (0, 2), (1, 3) of every quad: [token][quad][2][2]
 };
 
+// sum += scale * 2-way products of the kQuads quads of group `group`; pair sums of kClass.pair_sums quads share one multiplication.
+template <GemmClass kClass, size_t kVectors, size_t kTokens>
+HWY_INLINE void GroupBytePairs(const GemmBlock& w, size_t row, const int8_t* HWY_RESTRICT q, size_t group, size_t n_quads,
+                               VI (&sum)[kVectors * kTokens]) {
+  const DI di;
+  const DI16 d16;
+  constexpr size_t kN = kVectors * kTokens;
+  constexpr size_t kGroupQuads = static_cast<size_t>(HWY_MIN(kClass.group, kClass.unit)) / 4;
+  constexpr size_t kSums = HWY_MIN(HWY_MIN(static_cast<size_t>(kClass.pair_sums), kGroupQuads), 4);
+  for (size_t k = 0; k < n_quads; k += kSums) {
+    hn::Vec<DI16> pairs[kN];
+    const auto add = [&]<size_t i>(std::integral_constant<size_t, i>) HWY_ATTR {
+      const size_t quad = group * n_quads + k + i;
+      VU8 v[kVectors];
+      LUTRA_UNROLL(4)
+      for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(DU8(), w.bytes[quad][row + j * kLanes]);
+      LUTRA_UNROLL(12)
+      for (size_t t = 0; t < kTokens; ++t) {
+        const auto a = hn::BitCast(DI8(), Broadcast4(q + t * 256 + 4 * quad));
+        LUTRA_UNROLL(4)
+        for (size_t j = 0; j < kVectors; ++j) {
+          auto& to = pairs[t * kVectors + j];
+          const auto two = hn::SatWidenMulPairwiseAdd(d16, v[j], a);
+          to = i == 0 ? two : hn::Add(to, two);
+        }
+      }
+    };
+    [&]<size_t... i>(std::index_sequence<i...>) HWY_ATTR {
+      (add(std::integral_constant<size_t, i>{}), ...);
+    }(std::make_index_sequence<kSums>{});
+    LUTRA_UNROLL(4)
+    for (size_t j = 0; j < kVectors; ++j) {
+      auto scale = hn::Set(d16, int16_t{1});
+      if constexpr (kClass.scales) scale = hn::BitCast(d16, hn::Load(di, w.scales[group] + row + j * kLanes));
+      LUTRA_UNROLL(12)
+      for (size_t t = 0; t < kTokens; ++t) {
+        VI& to = sum[t * kVectors + j];
+        to = hn::Add(to, hn::WidenMulPairwiseAdd(di, pairs[t * kVectors + j], scale));
+      }
+    }
+  }
+}
+
 // y[t][row ..] += the products of one block with kTokens tokens, for kVectors vectors of rows from `row`.
-template <GemmClass kClass, class DotT, bool kWords, size_t kVectors, size_t kTokens>
+template <GemmClass kClass, class DotT, BlockForm kForm, size_t kVectors, size_t kTokens>
 HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens>& x, size_t n_units, float* HWY_RESTRICT y) {
   const DI di;
   const DF df;
+  constexpr bool kWords = kForm == BlockForm::kWords;
+  constexpr bool kBytes = kForm == BlockForm::kBytes;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
   constexpr size_t kUnitQuads = static_cast<size_t>(kClass.unit) / 4;
   constexpr size_t kGroupQuads = kWords ? kUnitQuads : HWY_MIN(static_cast<size_t>(kClass.group) / 4, kUnitQuads);
@@ -194,9 +250,13 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
     for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
     for (size_t g = 0; g < kUnitQuads / kGroupQuads; ++g) {
       VI acc[kN];
-      if constexpr (!kWords && kClass.scales) {
+      if constexpr (kBytes && kClass.scales) {
         LUTRA_UNROLL(24)
         for (size_t i = 0; i < kN; ++i) acc[i] = hn::Zero(di);
+      }
+      if constexpr (kForm == BlockForm::kBytePairs) {
+        GroupBytePairs<kClass, kVectors, kTokens>(w, row, x.q, u * (kUnitQuads / kGroupQuads) + g, kGroupQuads, sum);
+        continue;
       }
       LUTRA_UNROLL(8)
       for (size_t k = 0; k < kGroupQuads; ++k) {
@@ -231,12 +291,12 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
             LUTRA_UNROLL(4)
             for (size_t j = 0; j < kVectors; ++j) {
               VI& to = kClass.scales ? acc[t * kVectors + j] : sum[t * kVectors + j];
-              to = DotT::template Dot<false>(to, v[j], a);
+              to = DotT::Dot(to, v[j], a);
             }
           }
         }
       }
-      if constexpr (!kWords && kClass.scales) {
+      if constexpr (kBytes && kClass.scales) {
         LUTRA_UNROLL(4)
         for (size_t j = 0; j < kVectors; ++j) {
           const VI scale = hn::Load(di, w.scales[g] + row + j * kLanes);
@@ -306,9 +366,10 @@ constexpr size_t kTileVectors = kLanes == 16 ? 2 : 1;
 constexpr size_t kTileTokens = 6;
 
 // scratch[t][row] += block x tokens [0, n_tokens) of block b of x from `token`.
-template <GemmClass kClass, class DotT, bool kWords>
+template <GemmClass kClass, class DotT, BlockForm kForm>
 HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size_t b, size_t token, size_t n_tokens, size_t n_units,
                                        float* HWY_RESTRICT scratch) {
+  constexpr bool kWords = kForm == BlockForm::kWords;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
   alignas(64) int16_t words[kWords ? kTileTokens * 256 : 16];
   for (size_t t = 0; t < n_tokens; t += kTileTokens) {
@@ -325,14 +386,14 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size
       }
     }
     for (size_t row = 0; row < kGemmRows; row += kTileVectors * kLanes) {
-      GemmTile<kClass, DotT, kWords, kTileVectors, kTileTokens>(w, row, tile, n_units, scratch + t * kGemmRows);
+      GemmTile<kClass, DotT, kForm, kTileVectors, kTileTokens>(w, row, tile, n_units, scratch + t * kGemmRows);
     }
   }
 }
 
 template <PanelKind kKind, class DotT>
 void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
-  constexpr bool kWords = !DotT::kOneInstruction;
+  constexpr BlockForm kForm = FormOf<DotT>(kKind);
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
   const Table<kKind> table(w.table);
   GemmBlock block;
@@ -350,10 +411,10 @@ void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
           const uint8_t* bytes = w.panels + (panel + i) * w.panel_bytes;
           for (size_t u = 0; u < n_units; ++u) {
             const uint8_t* unit = bytes + kKind.panel_header_bytes() + (b * kUnits + u) * kKind.unit_bytes();
-            DecodeUnit<kKind, kWords>(unit, bytes, table, i * kPanelRows, u, block);
+            DecodeUnit<kKind, kForm>(unit, bytes, table, i * kPanelRows, u, block);
           }
         }
-        GemmBlockTimesTokens<ClassOf(kKind), DotT, kWords>(block, x, b, token, n_tokens, n_units, scratch);
+        GemmBlockTimesTokens<ClassOf<DotT>(kKind), DotT, kForm>(block, x, b, token, n_tokens, n_units, scratch);
       }
       const size_t first_row = panel * kPanelRows;
       const size_t n_rows = HWY_MIN(n_panels * kPanelRows, w.n_rows - first_row);

@@ -15,6 +15,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <utility>
 
 #include "kernels/panel_decode-inl.h"
 #include "kernels/panel_matmul.h"
@@ -54,9 +56,45 @@ HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& t
     for (size_t t = 0; t < kTokens; ++t) {
       int32_t four;
       std::memcpy(&four, q + Q8View::kBlockCols * t + 4 * kQuad, 4);
-      acc[t] = DotT::template Dot<kKind.pairs_fit_int16>(acc[t], u, hn::BitCast(DI8(), hn::Set(DI(), four)));
+      acc[t] = DotT::Dot(acc[t], u, hn::BitCast(DI8(), hn::Set(DI(), four)));
     }
     DotQuads<kKind, DotT, kTokens, kQuad + 1, kEnd>(step, table, shift, q, acc);
+  }
+}
+
+// Without a 4-way instruction: sum[t] += scale * quads [kQuad, kEnd), by 2-way products of |lane| (u8) and the activation with the lane's
+// sign (i8), as many sums of two as fit int16 added before the multiplication by the scale widens them. `table` gives signed lanes.
+template <PanelKind kKind, size_t kTokens, int kQuad, int kEnd>
+HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift, const int8_t* HWY_RESTRICT q,
+                             hn::Vec<DI16> scale, VI (&sum)[kTokens]) {
+  if constexpr (kQuad < kEnd) {
+    const DI16 d16;
+    const DI8 di8;
+    constexpr int kSums = HWY_MIN(SafePairSums(kKind.magnitude), kEnd - kQuad);
+    static_assert(kSums > 0);
+    hn::Vec<DI16> pairs[kTokens];
+    const auto add = [&]<int kAt>(std::integral_constant<int, kAt>) HWY_ATTR {
+      VU8 u = Quad<kKind, kQuad + kAt>(step, table);
+      if constexpr (kKind.offset != 0 && !kKind.table) u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
+      if constexpr (kKind.shift != 0) u = hn::Add(u, shift);
+      [[maybe_unused]] const VI8 lane = hn::BitCast(di8, u);
+      if constexpr (kKind.offset != 0) u = hn::BitCast(DU8(), hn::Abs(lane));
+      LUTRA_UNROLL(8)
+      for (size_t t = 0; t < kTokens; ++t) {
+        int32_t four;
+        std::memcpy(&four, q + Q8View::kBlockCols * t + 4 * (kQuad + kAt), 4);
+        VI8 a = hn::BitCast(di8, hn::Set(DI(), four));
+        if constexpr (kKind.offset != 0) a = hn::IfNegativeThenNegOrUndefIfZero(lane, a);
+        const auto two = hn::SatWidenMulPairwiseAdd(d16, u, a);
+        pairs[t] = kAt == 0 ? two : hn::Add(pairs[t], two);
+      }
+    };
+    [&]<int... kAt>(std::integer_sequence<int, kAt...>) HWY_ATTR {
+      (add(std::integral_constant<int, kAt>{}), ...);
+    }(std::make_integer_sequence<int, kSums>{});
+    LUTRA_UNROLL(8)
+    for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::WidenMulPairwiseAdd(DI(), pairs[t], scale));
+    DotQuadPairs<kKind, kTokens, kQuad + kSums, kEnd>(step, table, shift, q, scale, sum);
   }
 }
 
@@ -73,7 +111,8 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
   constexpr int kGroupQuads = kKind.group / 4;
   constexpr size_t kGroupsPerStep = 8 / kGroupQuads;
-  constexpr bool kStarts = kKind.offset != 0 || (kKind.shift != 0 && kTokens == 1);
+  constexpr bool kPairs = !DotT::kOneInstruction;
+  constexpr bool kStarts = !kPairs && (kKind.offset != 0 || (kKind.shift != 0 && kTokens == 1));
   VF row_super = hn::Zero(df);
   if constexpr (kKind.super == SuperKind::kRow) row_super = LoadSupers<SuperKind::kF32>(panel, row);
   const uint8_t* HWY_RESTRICT p = panel + kKind.panel_header_bytes();
@@ -91,7 +130,7 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
     LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
       if constexpr (kStarts) GroupSums<kKind.group>(x.sums + (at + t) * 16, -kKind.offset, starts[t]);
-      if constexpr (kKind.shift != 0 && kTokens == 1) {
+      if constexpr (!kPairs && kKind.shift != 0 && kTokens == 1) {
         GroupSums<kKind.group>(x.sums + (at + t) * 16, kKind.shift - kKind.offset, shifted_starts[t]);
       }
       if constexpr (kKind.bias) GroupSums<kKind.group>(x.sums + (at + t) * 16, 1, sums[t]);
@@ -113,6 +152,22 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
         LUTRA_UNROLL(2)
         for (size_t h = 0; h < kGroupsPerStep; ++h) {
           const size_t g = s * kGroupsPerStep + h;
+          VU8 shift = hn::Zero(DU8());
+          if constexpr (kKind.shift != 0 && (kPairs || kTokens > 1)) shift = ShiftLanes<kKind>(f.shifts, g, row);
+          if constexpr (kPairs) {
+            auto scale16 = hn::Set(DI16(), int16_t{1});
+            if constexpr (kKind.scale_bits != 0) {
+              const VI scale = LoadScales<kKind, true>(f.scales, g, row);
+              scale16 = hn::BitCast(DI16(), Pair(scale, scale));
+            }
+            if constexpr (kGroupsPerStep == 1) {
+              DotQuadPairs<kKind, kTokens, 0, 8>(step, table, shift, q, scale16, sum);
+            } else if (h == 0) {
+              DotQuadPairs<kKind, kTokens, 0, 4>(step, table, shift, q, scale16, sum);
+            } else {
+              DotQuadPairs<kKind, kTokens, 4, 8>(step, table, shift, q, scale16, sum);
+            }
+          } else {
           VI acc[kTokens];
           if constexpr (kKind.shift != 0 && kTokens == 1) {
             acc[0] = hn::IfThenElse(ShiftMask<kKind>(f.shifts, g, row), hn::Set(di, shifted_starts[0][block_group]),
@@ -124,8 +179,6 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
               if constexpr (kStarts) acc[t] = hn::Set(di, starts[t][block_group]);
             }
           }
-          VU8 shift = hn::Zero(DU8());
-          if constexpr (kKind.shift != 0 && kTokens > 1) shift = ShiftLanes<kKind>(f.shifts, g, row);
           if constexpr (kGroupsPerStep == 1) {
             DotQuads<kKind, DotT, kTokens, 0, 8>(step, table, shift, q, acc);
           } else if (h == 0) {
@@ -140,6 +193,7 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
             const VI scale = LoadScales<kKind, true>(f.scales, g, row);
             LUTRA_UNROLL(8)
             for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::Mul(acc[t], scale));
+          }
           }
           if constexpr (kKind.bias) {
             VI scale = hn::Set(di, 1);
@@ -174,7 +228,7 @@ template <PanelKind kKind, class DotT, size_t kTokens>
 HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token, float* HWY_RESTRICT y,
                                  size_t y_stride) {
   const DF df;
-  const Table<kKind> table(w.table);
+  const Table<kKind> table(w.table, DotT::kOneInstruction ? 0 : kKind.offset);
   const size_t first_row = panel * kPanelRows;
   const size_t n = HWY_MIN(kTokens, x.n_tokens - token);
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
