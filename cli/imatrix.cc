@@ -18,6 +18,7 @@ namespace {
 
 struct Options {
   ModelOptions model;
+  model.kv_type = "f16";  // a measurement: its own error must not show
   std::string text_file, output = "imatrix.gguf", form;
   std::vector<std::string> in_files;
   int64_t chunks = -1;

@@ -24,6 +24,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   ModelOptions model;
+  model.kv_type = "f16";  // a measurement: its own error must not show
   std::string text_file, logits_file, compare, compare_kv_type;
   int64_t chunks = -1;
   uint32_t stride = 0;

@@ -122,7 +122,7 @@ struct DotQuads {
 #if HWY_TARGET == HWY_AVX2
     asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(s.raw));
     return acc;
-#elif HWY_TARGET == HWY_AVX3
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
     asm("vpdpbusd %2, %1, %0" : "+v"(acc.raw) : "v"(u.raw), "v"(s.raw));
     return acc;
 #else
