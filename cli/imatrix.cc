@@ -18,7 +18,6 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  model.kv_type = "f16";  // a measurement: its own error must not show
   std::string text_file, output = "imatrix.gguf", form;
   std::vector<std::string> in_files;
   int64_t chunks = -1;
@@ -122,6 +121,7 @@ int RunImatrix(int argc, char** argv) {
                "with --imatrix weighs errors by. Without a text, adds up files (--in-file).");
   Options o;
   o.model.n_ctx = kEvalContext;
+  o.model.kv_type = "f16";  // a measurement: the cache's own error must not show
   AddModelOptions(app, &o.model);
   auto* text = app.add_option("-f,--file", o.text_file, "the text; - reads standard input")->type_name("FILE");
   app.add_option("-o,--output,--output-file", o.output, "file to write (imatrix.gguf)")->type_name("FILE");

@@ -41,7 +41,7 @@ int RunLogits(int argc, char** argv) {
   CLI::App app("Writes the logits after each prefix of a token sequence: int32 n_tokens, int32 n_vocab, int32 ids[n_tokens], "
                "float32 logits[n_tokens][n_vocab], little-endian.");
   ModelOptions options;
-  options.kv_type = "f16";  // a measurement: its own error must not show
+  options.kv_type = "f16";  // a measurement: the cache's own error must not show
   AddModelOptions(app, &options);
   std::string tokens_text, out_path;
   uint32_t chunk = 0;

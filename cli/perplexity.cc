@@ -24,7 +24,6 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   ModelOptions model;
-  model.kv_type = "f16";  // a measurement: its own error must not show
   std::string text_file, logits_file, compare, compare_kv_type;
   int64_t chunks = -1;
   uint32_t stride = 0;
@@ -190,6 +189,7 @@ int RunPerplexity(int argc, char** argv) {
                "model is from this one.");
   Options o;
   o.model.n_ctx = kEvalContext;
+  o.model.kv_type = "f16";  // a measurement: the cache's own error must not show
   AddModelOptions(app, &o.model);
   auto* text = app.add_option("-f,--file", o.text_file, "the text; - reads standard input")->type_name("FILE");
   app.add_option("--chunks", o.chunks, "chunks to measure; -1: all")->type_name("N");
