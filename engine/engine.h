@@ -19,7 +19,7 @@ struct EngineOptions {
   int threads = 0;             // 0: what the machine offers (AdviseThreads)
   uint32_t n_ctx = 0;          // context to plan for; 0: the model's own, at most kDefaultContext
   uint64_t kv_tokens = 0;      // positions the KV caches hold together; 0: one context
-  KvType kv_type = KvType::kQ8;
+  KvType kv_type = KvType::kF16;  // the commands that talk take q8 unless told otherwise
   uint32_t batch_tokens = 512; // prompt tokens a forward pass takes
   uint32_t batch_logits = 1;   // of which want logits
   uint64_t batch_logits_bytes = 0;  // fewer logits than that if they took more bytes; 0: no limit
