@@ -84,7 +84,7 @@ void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   AddList(app, "-b,--batch-size", &o->n_batch, "prompt tokens after which logits are computed (default: 2048)");
   AddList(app, "--ub,--ubatch-size", &o->n_ubatch, "-ub: prompt tokens of a forward pass (default: 512)");
   AddList(app, "-t,--threads", &o->n_threads, "threads (default: what the machine offers)");
-  AddList(app, "--ctk,--cache-type-k", &o->type_k, "-ctk: type of cached keys: q8, f16 or f32 (default: q8)")->type_name("TYPES");
+  AddList(app, "--ctk,--cache-type-k", &o->type_k, "-ctk: type of cached keys: q8, f16 or f32 (default: f16)")->type_name("TYPES");
   AddList(app, "--ctv,--cache-type-v", &o->type_v, "-ctv: type of cached values; the same as -ctk (default: that)")->type_name("TYPES");
   app.add_option("-r,--repetitions", o->repetitions, "times each test is repeated (default: 5)")->check(CLI::Range(1, 100000))->type_name("N");
   app.add_option("--delay", o->delay, "seconds to rest before each test")->check(CLI::Range(0, 3600))->type_name("SECONDS");
@@ -141,7 +141,7 @@ std::vector<TestSpec> Tests(const BenchOptions& o) {
     ParseKvType(t);
     types.push_back({t, t});
   }
-  if (types.empty()) types.push_back({"q8", "q8"});
+  if (types.empty()) types.push_back({"f16", "f16"});
 
   std::vector<TestSpec> tests;
   for (const int b : batches) {

@@ -57,7 +57,7 @@ void AddModelOptions(CLI::App& app, ModelOptions* o, std::vector<std::string>* m
       ->type_name("N");
   app.add_option("-c,--ctx-size", o->n_ctx, "context in tokens; 0 takes the model's own, at most 8192")->type_name("N");
   app.add_option("-b,--batch-size", o->batch, "prompt tokens computed at once")->type_name("N");
-  app.add_option("--kv-type", o->kv_type, "type of the KV cache: q8, f16 or f32 (default: " + o->kv_type + ")")->type_name("TYPE");
+  app.add_option("--kv-type", o->kv_type, "type of the KV cache: q8, f16 or f32")->type_name("TYPE");
   app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")
       ->envname("LUTRA_SIMD")
       ->type_name("SET");

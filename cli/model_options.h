@@ -16,7 +16,7 @@ struct ModelOptions {
   int threads = 0;
   uint32_t n_ctx = 0;
   uint32_t batch = 512;
-  std::string kv_type = "q8";
+  std::string kv_type = "f16";
   std::string kv_type_v;    // "" or the same
   std::string simd = "auto";
   bool quiet = false;

@@ -68,6 +68,7 @@ int RunRun(int argc, char** argv) {
   GenerateOptions options;
   std::string prompt_text, prompt_file, positional, system;
   bool chat = false, json = false;
+  model.kv_type = "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
   AddModelOptions(app, &model);
   auto* p = app.add_option("-p,--prompt", prompt_text, "the prompt; - reads standard input")->type_name("TEXT");
   auto* f = app.add_option("-f,--file", prompt_file, "file that holds the prompt; - reads standard input")->type_name("FILE");

@@ -68,6 +68,7 @@ int RunServe(int argc, char** argv) {
   double slice_ms = common.scheduler.slice_seconds * 1e3;
   bool no_slots = false, verbose = false;
   const auto env = [](CLI::Option* option, const char* name) { return option->envname(name); };
+  shared.kv_type = "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
   AddModelOptions(app, &shared, /*many=*/&models);
   app.add_option("-a,--alias", aliases, "name of the model in requests, in the order of -m")->type_name("NAME")->allow_extra_args(false);
   env(app.add_option("--host", options.host, "address to listen on")->type_name("ADDRESS")->capture_default_str(), "LUTRA_HOST");
