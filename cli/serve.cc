@@ -1,5 +1,6 @@
 // `lutra serve`: an OpenAI-compatible HTTP server.
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -42,6 +43,14 @@ std::vector<std::string> ReadKeys(const std::string& path) {
   }
   if (keys.empty()) Fail(ErrorCode::kInvalidArgument, "%s: holds no API key", Printable(path, 400).c_str());
   return keys;
+}
+
+// A connection is a file: as many as the system lets us have.
+void RaiseFileLimit() {
+  struct rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // "ALIAS=FILE" or "FILE".
@@ -128,10 +137,16 @@ int RunServe(int argc, char** argv) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const int signal_fd = ::signalfd(-1, &signals, SFD_CLOEXEC);
 
+  RaiseFileLimit();
   server::LutraServer server(options);
   const int port = server.Start();
   std::printf("listening on http://%s:%d\n", options.host.c_str(), port);
   std::fflush(stdout);
+  // A signal while models are loading ends the process at once: there is nothing to finish.
+  while (server.loading()) {
+    struct pollfd waiting = {signal_fd, POLLIN, 0};
+    if (::poll(&waiting, 1, 50) > 0) ::_exit(kExitInterrupted);
+  }
   server.WaitReady();
   for (const auto& m : server.app().models()) {
     Log(LogLevel::kInfo, "%s: %s; loaded in %.2f s; %s; %zu slots; %s", m->name().c_str(), m->engine().hparams().arch->name,

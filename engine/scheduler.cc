@@ -14,7 +14,9 @@ using Clock = std::chrono::steady_clock;
 // A slice with nobody else running: how long a newcomer or a cancellation may wait.
 constexpr double kAloneSliceSeconds = 0.5;
 // Slices never shrink below this: weights are read once a step, however few tokens it has.
-constexpr size_t kMinSliceTokens = 16;
+constexpr size_t kMinSliceTokens = 4;
+// Before anything was measured.
+constexpr size_t kFirstSliceTokens = 32;
 // A shared page that is not full is copied; below this many tokens that is not worth it.
 constexpr size_t kMinPartialTokens = 4;
 
@@ -301,7 +303,7 @@ void Scheduler::Retire(size_t i) {
 }
 
 size_t Scheduler::SliceTokens(bool others_run) const {
-  if (tokens_per_second_ == 0) return 2 * kMinSliceTokens;
+  if (tokens_per_second_ == 0) return kFirstSliceTokens;
   const double seconds = others_run ? options_.slice_seconds : std::max(options_.slice_seconds, kAloneSliceSeconds);
   const double n = tokens_per_second_ * seconds;
   return n >= 1e9 ? size_t{1000000000} : std::max(kMinSliceTokens, static_cast<size_t>(n));
@@ -334,7 +336,6 @@ bool Scheduler::Plan() {
     }
     ReusePrefix(s);
     size_t part = std::min(s.pending(), std::max<size_t>(1, budget / waiting));
-    // A slice ends at a page's end where it can, so that the page is known to others soon.
     if (s.request.prompt_logprobs) {
       part = std::min(part, logits_left);
       logits_left -= part;

@@ -116,13 +116,21 @@ ConstraintMaker PlanConstraint(const Params& params, const ToolPlan& tools, bool
       Refuse("response_format.type", type, "text, json_object or json_schema");
     }
   }
-  if (tools.required) {
+  if (tools.required || (field == "response_format" && !tools.names.empty())) {
     std::string rules;
     std::vector<std::pair<std::string, std::string>> list;
     for (size_t i = 0; i < tools.names.size(); ++i) {
       list.emplace_back(tools.names[i], SchemaRules(tools.parameters[i], "tools", "t" + std::to_string(i) + "x", &rules));
     }
-    set("tool_choice", tools.syntax->Grammar(list, params.parallel_tool_calls) + rules + JsonRules());
+    const std::string calls = tools.syntax->Grammar(list, params.parallel_tool_calls) + rules;
+    if (field == "response_format") {
+      // Calls, or an answer of the form that was asked for; only calls where one is required.
+      constexpr std::string_view kRoot = "root ::=";
+      grammar = tools.required ? calls + JsonRules()
+                               : "root ::= answer | calls\nanswer ::=" + grammar.substr(kRoot.size()) + "calls ::=" + calls.substr(kRoot.size());
+    } else {
+      set("tool_choice", calls + JsonRules());
+    }
   }
   if (field.empty()) return {};
   std::shared_ptr<CompiledGrammar> compiled;

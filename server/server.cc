@@ -40,6 +40,7 @@ LutraServer::~LutraServer() { Stop(); }
 
 int LutraServer::Start() {
   const int port = http_.Start(options_.host, options_.port);
+  loading_ = true;
   loader_ = std::thread([this] {
     try {
       std::vector<std::unique_ptr<ServedModel>> models;
@@ -48,6 +49,7 @@ int LutraServer::Start() {
     } catch (...) {
       load_error_ = std::current_exception();
     }
+    loading_ = false;
   });
   return port;
 }

@@ -27,6 +27,7 @@ class LutraServer {
 
   // Listens (at once; /health says 503 while models are loading) and begins to load. Returns the port. Throws Error(kIo).
   int Start();
+  bool loading() const { return loading_; }
   // Waits for the models; throws what loading one threw.
   void WaitReady();
   // Finishes what is being generated within drain_seconds, then cancels; returns when all threads have ended.
@@ -41,6 +42,7 @@ class LutraServer {
   HttpServer http_;
   std::thread loader_;
   std::exception_ptr load_error_;
+  std::atomic<bool> loading_{false};
   bool stopped_ = false;
 };
 

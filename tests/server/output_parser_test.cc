@@ -209,6 +209,17 @@ TEST_CASE("A required call is made, streamed as clients expect, and has valid ar
   };
   CHECK(post({{"tool_choice", "auto"}}).status == 200);
   CHECK(post({{"tool_choice", "none"}}).status == 200);
+  // With a form for answers too, it is one or the other.
+  for (int seed = 0; seed < 4; ++seed) {
+    const auto a = post({{"tool_choice", "auto"}, {"seed", seed}, {"temperature", 2}, {"max_tokens", 300}, {"parallel_tool_calls", false},
+                         {"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"enum", {"yes", "no"}}}}}}}}});
+    INFO(a.body);
+    REQUIRE(a.status == 200);
+    const Json& c = a.json["choices"][0];
+    const bool answered = c["message"]["content"] == "\"yes\"" || c["message"]["content"] == "\"no\"";
+    const bool called = c["finish_reason"] == "tool_calls" || c["finish_reason"] == "length";
+    CHECK(answered != called);
+  }
   CHECK(post({{"tool_choice", "maybe"}}).status == 400);
   CHECK(post({{"tool_choice", {{"type", "function"}, {"function", {{"name", "nobody"}}}}}}).json["error"]["param"] == "tool_choice.function.name");
   CHECK(post({{"tools", {1}}}).json["error"]["param"] == "tools[0]");
