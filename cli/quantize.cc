@@ -22,6 +22,7 @@
 #include "kernels/quantize/quantize.h"
 #include "models/gguf.h"
 #include "models/imatrix.h"
+#include "models/quantize_target.h"
 #include "models/quantizer.h"
 
 namespace lutra::cli {
@@ -70,6 +71,17 @@ void AddRules(const std::string& text, std::vector<std::pair<std::string, const 
     return;
   }
   add(text, "--tensor-type");
+}
+
+// "IQ4_K,IQ5_K" -> types; empty for an empty text.
+std::vector<const TensorTypeInfo*> TypeList(const std::string& text) {
+  std::vector<const TensorTypeInfo*> types;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t comma = std::min(text.find(',', begin), text.size());
+    types.push_back(TypeByName("--target-types", text.substr(begin, comma - begin)));
+    begin = comma + 1;
+  }
+  return types;
 }
 
 // One line on a terminal, rewritten; nothing elsewhere.
@@ -130,9 +142,16 @@ int RunQuantize(int argc, char** argv) {
   QuantizeOptions options;
   int threads = 0;
   bool dry_run = false, verbose = false;
+  std::string target, target_types, recipe_path;
   app.add_option("IN", in_path, "the model, .gguf (of a split one, its first part): F32, F16 or BF16")->required();
   app.add_option("OUT", out_path, "the file to write")->required();
-  app.add_option("TYPE", type_name, "a tensor type or a mix: see above")->required();
+  app.add_option("TYPE", type_name, "a tensor type or a mix: see above (not with --target)");
+  app.add_option("--target", target,
+                 "choose each tensor's type so that the file loses least at this size: bits a weight (3.5) or bytes (4GB, 3.8GiB)")
+      ->type_name("BPW|SIZE");
+  app.add_option("--target-types", target_types, "the types --target chooses from, divided by commas (default: IQK types, Q6_0, Q8_0)")
+      ->type_name("LIST");
+  app.add_option("--save-recipe", recipe_path, "write the type of every tensor as rules for --tensor-type")->type_name("FILE");
   app.add_option("--imatrix", imatrix_path, "importance matrix (lutra imatrix, llama.cpp's .gguf, the older .dat)")->type_name("FILE");
   app.add_option("--output-tensor-type", output_type, "type of output.weight, or of a tied embedding")->type_name("TYPE");
   app.add_option("--token-embedding-type", embedding_type, "type of token_embd.weight")->type_name("TYPE");
@@ -154,7 +173,10 @@ int RunQuantize(int argc, char** argv) {
   app.add_flag("-v,--verbose", verbose, "list the tensors");
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
 
-  options.mix = FindQuantizeMix(type_name);
+  if (type_name.empty() == target.empty()) {
+    Fail(ErrorCode::kInvalidArgument, "give either a TYPE or --target; types are: %s", MixNames().c_str());
+  }
+  options.mix = FindQuantizeMix(target.empty() ? type_name : "Q8_0");
   if (options.mix == nullptr) {
     Fail(ErrorCode::kInvalidArgument, "'%s' is no type to quantize to; there are: %s", Printable(type_name, 40).c_str(), MixNames().c_str());
   }
@@ -176,15 +198,31 @@ int RunQuantize(int argc, char** argv) {
                  imatrix->chunk_count);
   }
   const GgufFile file = GgufFile::Open(in_path);
-  const QuantizePlan plan = PlanQuantize(file, options);
+  const std::atomic<bool>& interrupted = InterruptFlag();
+  ThreadPool pool(threads > 0 ? threads : AdviseThreads().threads);
+  QuantizePlan plan;
+  if (target.empty()) {
+    plan = PlanQuantize(file, options);
+  } else {
+    uint64_t n_weights = 0;
+    for (const GgufTensor& tensor : file.tensors()) n_weights += tensor.n_weights();
+    const bool terminal = ::isatty(STDERR_FILENO) == 1;
+    plan = PlanForTarget(file, options, ParseTargetSize(target, n_weights), TypeList(target_types), &pool, [&](size_t done, size_t all) {
+      if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
+      if (terminal) std::fprintf(stderr, "\r\x1b[Kmeasuring errors: %zu of %zu%s", done, all, done == all ? "\r\x1b[K" : "");
+    });
+  }
+  if (!recipe_path.empty()) {
+    std::ofstream recipe(recipe_path);
+    recipe << RecipeText(plan) << std::flush;
+    if (!recipe) Fail(ErrorCode::kIo, "%s: cannot write", Printable(recipe_path, 400).c_str());
+  }
   for (const std::string& warning : plan.warnings) std::fprintf(stderr, "%s\n", warning.c_str());
   if (dry_run) {
     PrintPlan(file, plan, true);
     return kExitOk;
   }
-  ThreadPool pool(threads > 0 ? threads : AdviseThreads().threads);
   ProgressLine line(plan);
-  const std::atomic<bool>& interrupted = InterruptFlag();
   try {
     WriteQuantized(file, options, plan, &pool, out_path, [&](const QuantizeProgress& p) {
       if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
@@ -195,7 +233,7 @@ int RunQuantize(int argc, char** argv) {
     throw;
   }
   line.Clear();
-  PrintPlan(file, plan, verbose);
+  PrintPlan(file, plan, verbose || !target.empty());
   const double seconds = line.Seconds();
   std::printf("%s: written in %.1f s, %.1f million weights a second\n", Printable(out_path, 200).c_str(), seconds,
               static_cast<double>(plan.n_converted) / 1e6 / std::max(seconds, 1e-9));

@@ -16,7 +16,7 @@ namespace lutra {
 namespace {
 
 EncodeRowFn FindRowEncoder(uint32_t type_id) {
-  for (const auto find : {FindLegacyEncoder, FindKEncoder, FindIqkEncoder}) {
+  for (const auto find : {FindLegacyEncoder, FindKEncoder, FindIqkEncoder, FindCodebookEncoder}) {
     if (const EncodeRowFn fn = find(type_id)) return fn;
   }
   return nullptr;
@@ -59,7 +59,7 @@ bool CanQuantize(uint32_t type_id) { return IsFloat(type_id) || FindRowEncoder(t
 
 bool WantsImportance(uint32_t type_id) {
   const TensorTypeInfo* type = FindTensorType(type_id);
-  return type != nullptr && type->block_weights == 256 && 8.0 * type->block_bytes / type->block_weights < 2.2 && CanQuantize(type_id);
+  return type != nullptr && type->block_weights == 256 && 8.0 * type->block_bytes / type->block_weights < 2.15 && CanQuantize(type_id);
 }
 
 RowQuantizer::RowQuantizer(uint32_t type_id) : state_(std::make_unique<State>()) {

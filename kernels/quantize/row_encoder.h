@@ -34,5 +34,6 @@ using EncodeRowFn = void (*)(const float* x, const float* w, size_t n, int unit,
 EncodeRowFn FindLegacyEncoder(uint32_t type_id);
 EncodeRowFn FindKEncoder(uint32_t type_id);
 EncodeRowFn FindIqkEncoder(uint32_t type_id);
+EncodeRowFn FindCodebookEncoder(uint32_t type_id);
 
 }  // namespace lutra

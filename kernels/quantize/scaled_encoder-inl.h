@@ -58,10 +58,10 @@ struct ScaleRange {
   float low, high;
   int steps;
 };
-template <class F>
+template <class F, class Assign>
 constexpr ScaleRange FreeRange() {
-  if constexpr (requires { F::kFreeRange; }) {
-    return F::kFreeRange;
+  if constexpr (requires { Assign::kFreeRange; }) {
+    return Assign::kFreeRange;
   } else {
     // Where the scale is the group's only parameter it deserves more care; and without a table a position costs little.
     constexpr int kMore = F::kScaleBits == 0 ? 2 : 1;
@@ -177,7 +177,7 @@ class ScaledEncoder {
 
   // Step 1.
   static void FreeScales(const Row& row, const Lanes& lanes) {
-    constexpr ScaleRange kRange = FreeRange<F>();
+    constexpr ScaleRange kRange = FreeRange<F, Assign>();
     // The end of the table: what the largest weight is mapped to. Both signs are tried.
     constexpr float kEnd = Assign::kEnd;
     for (size_t c = 0; c < row.n_chunks; ++c) {
@@ -190,7 +190,7 @@ class ScaledEncoder {
           const VQ xi = hn::LoadU(d, x + i * kStride);
           extreme = hn::IfThenElse(hn::Gt(hn::Abs(xi), hn::Abs(extreme)), xi, extreme);
         }
-        const VQ per_unit = Inverse(extreme);
+        const VQ per_unit = Inverse(Assign::kBothSigns ? extreme : hn::Abs(extreme));
         VQ best = hn::Zero(d), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
         const auto attempt = [&](VQ inv, VQ shift) HWY_ATTR {
           VQ a, b;
@@ -307,7 +307,7 @@ class ScaledEncoder {
         }
       }
       extreme[s] = m;
-      extreme_weight[s] = x;
+      extreme_weight[s] = Assign::kBothSigns ? x : std::abs(x);
     }
 
     // What the largest scale is mapped to; then (from n_scale_ends on) what the largest weight is: the ends of the integer range
@@ -322,7 +322,10 @@ class ScaledEncoder {
       }
     } else if (low >= 0.0f || low == -high) {
       const float step = high - static_cast<float>(scales[scales.size() - 2]);
-      for (const float e : {0.0f, 0.5f, 1.0f}) ends[n_ends++] = high - (e - 0.5f) * step;
+      for (const float e : {0.5f, 0.0f, 1.0f}) {
+        ends[n_ends++] = high - (e - 0.5f) * step;
+        if (!Assign::kBothSigns && n_ends == 2) break;  // searches are slow there
+      }
     } else {
       for (const float e : {low, low + 0.7f, high}) ends[n_ends++] = e;
     }
@@ -338,7 +341,7 @@ class ScaledEncoder {
     // After the ends: refits, and small steps away from the best so far.
     constexpr float kRefit = 0.0f;
     static constexpr float kThen[] = {kRefit, kRefit, kRefit};
-    const size_t n_then = scales.size() == 1 ? 2 : std::size(kThen);
+    const size_t n_then = scales.size() == 1 || !Assign::kBothSigns ? 2 : std::size(kThen);
     // Scales that put the extreme weight on another level, with respect to the ideal one.
     static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
     const bool both_signs = scales.front() < 0 && scales.size() > 1;

@@ -64,24 +64,34 @@ class SuperScale {
       std::memcpy(row->d, &f, 4);
     } else if constexpr (F::kInfo.row_header_bytes == 2) {
       StoreLe16(row->d, NearestF16(f));
-    } else if constexpr (requires(Block b) { b.sc; }) {  // a nibble in the top of each of four words
-      const uint16_t h = NearestF16(f);
+    } else {
+      StoreHalf(block, NearestF16(f));
+    }
+  }
+
+ private:
+  // What the format multiplies a stored f16 by: 1, or the reciprocal of its levels' unit.
+  static double Factor() {
+    if constexpr (F::kSuper == SuperKind::kF32) {
+      static const double factor = [] {
+        Block block;
+        std::memset(&block, 0, sizeof block);
+        StoreHalf(&block, 0x3C00);
+        return static_cast<double>(F::Super(Row(), block));
+      }();
+      return factor;
+    } else {
+      return 1.0;
+    }
+  }
+  static void StoreHalf(Block* block, uint16_t h) {
+    if constexpr (requires(Block b) { b.sc; }) {  // a nibble in the top of each of four words
       for (size_t k = 0; k < 4; ++k) {
         block->sc[2 * k + 1] =
             static_cast<uint8_t>((block->sc[2 * k + 1] & 15) | (h >> (4 * k) & 15) << 4);
       }
     } else {
-      StoreLe16(block->d, NearestF16(f));
-    }
-  }
-
- private:
-  // What the format multiplies the stored float by.
-  static constexpr double Factor() {
-    if constexpr (requires { F::kSuperFactor; }) {
-      return F::kSuperFactor;
-    } else {
-      return 1.0;
+      StoreLe16(block->d, h);
     }
   }
   // e of the power of two 2^(e - 128) nearest to x.

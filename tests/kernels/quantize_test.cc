@@ -108,6 +108,7 @@ TEST_CASE("Gaussian rows are encoded within the error that each type is known to
       {"MXFP4", 0.122}, {"Q2_K", 0.28},   {"Q3_K", 0.155},  {"Q4_K", 0.072},  {"Q5_K", 0.036},   {"Q6_K", 0.0185},  {"IQ4_XS", 0.078},
       {"IQ2_K", 0.29},  {"IQ2_KS", 0.32}, {"IQ2_KL", 0.24}, {"IQ3_K", 0.133}, {"IQ3_KS", 0.153}, {"IQ4_K", 0.067},  {"IQ4_KS", 0.074},
       {"IQ4_KSS", 0.09}, {"IQ5_K", 0.032}, {"IQ5_KS", 0.036}, {"IQ6_K", 0.017},
+      {"IQ1_S", 0.53},  {"IQ1_M", 0.5},   {"IQ2_XXS", 0.36}, {"IQ2_XS", 0.31}, {"IQ2_S", 0.27},  {"IQ3_XXS", 0.195}, {"IQ3_S", 0.145},
   };
   std::mt19937 rng(1);
   const std::vector<float> x = testing::RandomFloats(4096, rng, 0.02f);

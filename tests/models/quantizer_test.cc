@@ -12,6 +12,7 @@
 #include "kernels/base/error.h"
 #include "kernels/dequantize.h"
 #include "models/gguf_writer.h"
+#include "models/quantize_target.h"
 #include "tests/test_util.h"
 
 namespace lutra {
@@ -297,6 +298,45 @@ TEST_CASE("Each expert is quantized with its own importances; another model's ma
   options.exclude_weights.clear();
   imatrix.entries.begin()->second.n_columns = 384;
   CHECK(CodeOf([&] { PlanQuantize(file, options); }) == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("Target sizes are read in bits a weight and in bytes") {
+  CHECK(ParseTargetSize("4", 1000) == 500);
+  CHECK(ParseTargetSize("3.5bpw", 1600) == 700);
+  CHECK(ParseTargetSize("2GiB", 1) == uint64_t{2} << 30);
+  CHECK(CodeOf([] { ParseTargetSize("1.5 parsecs", 1); }) == ErrorCode::kInvalidArgument);
+  CHECK(CodeOf([] { ParseTargetSize("-3", 1); }) == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("A target size is met from below, and more bytes lose less") {
+  const Source source;
+  const GgufFile file = source.Open();
+  ThreadPool pool(2);
+  QuantizeOptions options = OptionsOf("Q8_0");
+  uint64_t last = 0;
+  for (const double bpw : {2.6, 3.5, 4.5, 6.0}) {
+    const uint64_t target = ParseTargetSize(Format("%.1f", bpw), PlanQuantize(file, options).n_weights);
+    const QuantizePlan plan = PlanForTarget(file, options, target, {}, &pool, {});
+    INFO(bpw);
+    CHECK(plan.bytes <= target);
+    CHECK(plan.bytes > target - target / 20);
+    CHECK(plan.bytes > last);
+    last = plan.bytes;
+    // The recipe gives the same plan again.
+    QuantizeOptions replay = OptionsOf("Q4_0");
+    const std::string recipe = RecipeText(plan);
+    for (size_t begin = recipe.find('\n') + 1; begin < recipe.size();) {
+      const size_t end = recipe.find('\n', begin), eq = recipe.rfind('=', end);
+      replay.tensor_types.emplace_back(recipe.substr(begin, eq - begin), FindWritableType(recipe.substr(eq + 1, end - eq - 1)));
+      begin = end + 1;
+    }
+    const QuantizePlan again = PlanQuantize(file, replay);
+    for (size_t i = 0; i < plan.tensors.size(); ++i) CHECK(again.tensors[i].type == plan.tensors[i].type);
+  }
+  options.tensor_types = {{"ffn_down", FindWritableType("Q8_0")}};
+  const QuantizePlan plan = PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights), {}, &pool, {});
+  CHECK(TypeIn(plan, "blk.3.ffn_down.weight") == "Q8_0");
+  CHECK(CodeOf([&] { PlanForTarget(file, options, 100, {}, &pool, {}); }) == ErrorCode::kInvalidArgument);
 }
 
 }  // namespace lutra
