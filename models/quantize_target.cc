@@ -22,17 +22,21 @@ constexpr uint64_t kSampleRows = 96;  // of a tensor: errors of rows differ by a
 struct Sensitivity {
   std::string_view part;
   double factor;
+  bool per_layer;  // multiplied by the layers: a layer's share of the stream falls with their number, the output's does not
 };
 constexpr Sensitivity kSensitivities[] = {
-    {"token_embd.weight", 1.0}, {"output.weight", 1.0}, {"attn_v", 1.0},   {"attn_k", 1.0},   {"attn_q", 1.0},
-    {"attn_output", 1.0},       {"ffn_down", 1.0},      {"ffn_gate", 1.0}, {"ffn_up", 1.0},
+    {"token_embd.weight", 1.5, true}, {"attn_output", 1.4, false}, {"output.weight", 15.0, true}, {"attn_v", 1.5, false},
+    {"attn_k", 1.2, false},           {"attn_q", 1.0, false},      {"ffn_down", 4.4, false},      {"ffn_gate", 3.6, false},
+    {"ffn_up", 3.7, false},
 };
 
 double FactorOf(const GgufFile& file, const GgufTensor& tensor) {
+  const std::string arch(file.GetString("general.architecture").value_or(""));
+  const double n_layers = std::max(1u, file.GetU32(arch + ".block_count").value_or(1));
   // A tied embedding is an output.
   const std::string_view name = IsOutput(file, tensor) ? "output.weight" : std::string_view(tensor.name);
   for (const Sensitivity& s : kSensitivities) {
-    if (name.find(s.part) != std::string_view::npos) return s.factor;
+    if (name.find(s.part) != std::string_view::npos) return s.per_layer ? s.factor * n_layers : s.factor;
   }
   return 1.0;
 }
