@@ -68,13 +68,13 @@ constexpr ScaleRange FreeRange() {
     if constexpr (F::kBits <= 2) {
       return {0.45f, 1.35f, 24 * kMore};
     } else if constexpr (F::kBits == 3) {
-      return {0.6f, 1.3f, 20 * kMore};
+      return {0.6f, 1.3f, 14 * kMore};
     } else if constexpr (F::kBits == 4) {
-      return {0.76f, 1.08f, 14 * kMore};
+      return {0.78f, 1.08f, 9 * kMore};
     } else if constexpr (F::kBits == 5) {
-      return {0.85f, 1.05f, 14 * kMore};
+      return {0.87f, 1.05f, 9 * kMore};
     } else {
-      return {0.86f, 1.03f, 16 * kMore};
+      return {0.86f, 1.03f, 12 * kMore};
     }
   }
 }
@@ -341,7 +341,7 @@ class ScaledEncoder {
     // After the ends: refits, and small steps away from the best so far.
     constexpr float kRefit = 0.0f;
     static constexpr float kThen[] = {kRefit, kRefit, kRefit};
-    const size_t n_then = scales.size() == 1 || !Assign::kBothSigns ? 2 : std::size(kThen);
+    const size_t n_then = scales.size() == 1 || !Assign::kBothSigns || F::kBits >= 4 ? 2 : std::size(kThen);
     // Scales that put the extreme weight on another level, with respect to the ideal one.
     static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
     const bool both_signs = scales.front() < 0 && scales.size() > 1;
