@@ -32,7 +32,7 @@ constexpr int kMaxTokens = static_cast<int>(kMaxContext) / 2;
 // As given on the command line: lists in text form.
 struct BenchOptions {
   std::vector<std::string> models, synthetic, n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k, type_v;
-  std::string save, simd = "auto", output = "md", output_err = "none";
+  std::string save, simd = "auto", prefill = "exact", output = "md", output_err = "none";
   int repetitions = 5, delay = 0;
   bool progress = false, no_warmup = false;
 };
@@ -92,6 +92,9 @@ void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   app.add_option("--oe,--output-err", o->output_err, "-oe: the same to standard error (default: none)")->type_name("FORMAT");
   app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
   app.add_flag("--no-warmup", o->no_warmup, "leave out the run before the first that counts");
+  app.add_option("--prefill", o->prefill, "exact, or fast: weights of long prompts are rounded further (default: exact)")
+      ->envname("LUTRA_PREFILL")
+      ->type_name("HOW");
   app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")
       ->envname("LUTRA_SIMD")
       ->type_name("SET");
@@ -247,6 +250,7 @@ int RunBench(int argc, char** argv) {
   const std::vector<TestSpec> tests = Tests(o);
   const std::vector<ModelSource> sources = Sources(o);
   SetSimd(o.simd);
+  SetPrefill(o.prefill);
   const auto out = bench::MakePrinter("-o", o.output, Markdown(tests));
   const auto err = bench::MakePrinter("-oe", o.output_err, Markdown(tests));
   ProgressLine progress(o.progress);

@@ -61,6 +61,9 @@ void AddModelOptions(CLI::App& app, ModelOptions* o, std::vector<std::string>* m
   app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")
       ->envname("LUTRA_SIMD")
       ->type_name("SET");
+  app.add_option("--prefill", o->prefill, "exact: the same results in any batch; fast: rounds weights of long prompts further")
+      ->envname("LUTRA_PREFILL")
+      ->type_name("HOW");
   app.add_flag("-q,--quiet", o->quiet, "say nothing but results and errors");
   app.add_option("--ctk,--cache-type-k", o->kv_type, "-ctk: the same as --kv-type")->type_name("TYPE");
   app.add_option("--ctv,--cache-type-v", o->kv_type_v, "-ctv: type of cached values; only what -ctk says")->type_name("TYPE");
@@ -86,6 +89,7 @@ std::string DemoModelPath() {
 
 void ApplyModelOptions(const ModelOptions& o, EngineOptions* e) {
   SetSimd(o.simd);
+  SetPrefill(o.prefill);
   e->threads = o.threads;
   e->n_ctx = o.n_ctx;
   e->batch_tokens = o.batch;

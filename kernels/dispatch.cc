@@ -81,6 +81,19 @@ void SetSimd(const std::string& name) {
        Printable(name).c_str(), names.c_str());
 }
 
+namespace {
+bool prefill_is_fast = false;
+}
+
+void SetPrefill(const std::string& name) {
+  if (name != "exact" && name != "fast") {
+    Fail(ErrorCode::kInvalidArgument, "prefill: '%s' is not known; it takes exact or fast", Printable(name).c_str());
+  }
+  prefill_is_fast = name == "fast";
+}
+
+bool PrefillIsFast() { return prefill_is_fast; }
+
 std::vector<std::string> AvailableSimd() {
   std::vector<std::string> names;
   for (const Choice& c : kChoices) {

@@ -17,6 +17,12 @@ std::vector<std::string> AvailableSimd();
 // The choice in use, as SetSimd takes it.
 std::string SimdName();
 
+// How prompts meet weights: "exact" (the default: the same bits in any batch) or "fast": with many tokens, weights of formats with an
+// integer scale per 16 or 32 are rounded to int8 with one scale per 256 on the way, a third to a half faster on AVX-512 with VNNI and the same
+// elsewhere; results then depend on how many tokens a batch has. Others are Error(kInvalidArgument). Call before anything is computed; not thread-safe.
+void SetPrefill(const std::string& name);
+bool PrefillIsFast();
+
 // True if 4-way dot products may use vpdpbusd beside the chosen Highway target.
 bool SimdUsesVnni();
 

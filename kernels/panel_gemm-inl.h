@@ -391,9 +391,44 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size
   }
 }
 
-template <PanelKind kKind, class DotT>
+// Words to bytes with one scale per 256 and row: q = round(word * m / 2^14), m = floor(127 * 2^14 / max |word|), lanes q + 128. Not exact:
+// `--prefill fast`.
+template <size_t kRows>
+HWY_NOINLINE void RoundToBytes(GemmBlock& block) {
+  const DF df;
+  const DI di;
+  const DI16 d16;
+  constexpr size_t kVectors = kRows / kLanes;
+  for (size_t j = 0; j < kVectors; ++j) {
+    const size_t r = j * kLanes;
+    auto greatest = hn::Zero(d16);
+    for (size_t k = 0; k < 128; ++k) greatest = hn::Max(greatest, hn::Abs(hn::Load(d16, block.words[k][r])));
+    const VI both = hn::BitCast(di, greatest);
+    const VI most = hn::Max(hn::Max(hn::ShiftRight<16>(both), hn::And(both, hn::Set(di, 0x7FFF))), hn::Set(di, 127));
+    const VF m = hn::Floor(hn::Div(hn::Set(df, 127.0f * 16384.0f), hn::ConvertTo(df, most)));
+    const VF supers = hn::Load(df, block.supers[0] + r);
+    hn::Store(hn::Mul(supers, hn::Div(hn::Set(df, 16384.0f), m)), df, block.supers[0] + r);
+    const VI m_int = hn::ConvertTo(di, m);
+    const auto m16 = hn::BitCast(d16, Pair(m_int, m_int));
+    const auto rounded = [&](const int16_t* p) HWY_ATTR {
+      const auto v = hn::Load(d16, p);
+      return hn::MulFixedPoint15(hn::SaturatedAdd(v, v), m16);
+    };
+    for (size_t quad = 0; quad < 64; ++quad) {
+      const auto even = hn::And(rounded(block.words[2 * quad][r]), hn::Set(d16, int16_t{0xFF}));
+      const auto odd = hn::ShiftLeft<8>(rounded(block.words[2 * quad + 1][r]));
+      hn::Store(hn::Xor(hn::BitCast(DU8(), hn::Or(even, odd)), hn::Set(DU8(), uint8_t{128})), DU8(), block.bytes[quad][r]);
+    }
+    for (size_t p = 0; p < 8; ++p) {
+      hn::Store(hn::BitCast(di, hn::Set(d16, int16_t{-128})), di, reinterpret_cast<int32_t*>(block.offsets[p][r]));
+    }
+  }
+}
+
+template <PanelKind kKind, class DotT, bool kFast = false>
 void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
   constexpr BlockForm kForm = FormOf<DotT>(kKind);
+  constexpr GemmClass kClass = kFast ? GemmClass{256, 256, false, true, kKind.bias, 0} : ClassOf<DotT>(kKind);
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
   const Table<kKind> table(w.table);
   GemmBlock block;
@@ -411,10 +446,11 @@ void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
           const uint8_t* bytes = w.panels + (panel + i) * w.panel_bytes;
           for (size_t u = 0; u < n_units; ++u) {
             const uint8_t* unit = bytes + kKind.panel_header_bytes() + (b * kUnits + u) * kKind.unit_bytes();
-            DecodeUnit<kKind, kForm>(unit, bytes, table, i * kPanelRows, u, block);
+            DecodeUnit<kKind, kFast ? BlockForm::kWords : kForm>(unit, bytes, table, i * kPanelRows, u, block);
           }
         }
-        GemmBlockTimesTokens<ClassOf<DotT>(kKind), DotT, kForm>(block, x, b, token, n_tokens, n_units, scratch);
+        if constexpr (kFast) RoundToBytes<kGemmRows>(block);
+        GemmBlockTimesTokens<kClass, DotT, kForm>(block, x, b, token, n_tokens, n_units, scratch);
       }
       const size_t first_row = panel * kPanelRows;
       const size_t n_rows = HWY_MIN(n_panels * kPanelRows, w.n_rows - first_row);

@@ -27,6 +27,7 @@ struct Q8View {
   size_t n_cols;
   size_t unit;      // 256 or 32
   size_t n_tokens;
+  bool fast = false;  // many tokens may meet weights requantized to one scale per 256 (SetPrefill)
 
   size_t n_blocks() const { return (n_cols + kBlockCols - 1) / kBlockCols; }
   static constexpr size_t kBlockCols = 256;

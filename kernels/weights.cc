@@ -5,6 +5,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/dequantize.h"
+#include "kernels/dispatch.h"
 #include "kernels/pack.h"
 
 namespace lutra {
@@ -37,7 +38,9 @@ void MatrixInput::Prepare(InputKind kind, ThreadPool& pool) {
 }
 
 Q8View MatrixInput::q8(InputKind kind) const {
-  return kind == InputKind::kQ8x256 ? q8x256_.view() : q8x32_.view();
+  Q8View view = kind == InputKind::kQ8x256 ? q8x256_.view() : q8x32_.view();
+  view.fast = PrefillIsFast();
+  return view;
 }
 
 Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, size_t n_cols,

@@ -237,6 +237,47 @@ TEST_CASE("Float matrices: the same bits on every target, thread count and batch
   }
 }
 
+TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
+  struct Restore {
+    ~Restore() { SetPrefill("exact"); }
+  } restore;
+  std::mt19937 rng(11);
+  ForEachFormat<AllFormats>([&]<class F>() {
+    const TensorTypeInfo& type = *FindTensorType(F::kInfo.type_id);
+    INFO("format ", type.name);
+    const size_t n_rows = 33, n_cols = 512;
+    const auto rows = RandomRows(type, n_rows, n_cols, rng);
+    const auto x = RandomFloats(20 * n_cols, rng);
+    ThreadPool pool(1);
+    const auto run = [&](const char* prefill, size_t n_tokens) {
+      SetPrefill(prefill);
+      std::vector<float> y(n_tokens * n_rows);
+      MatrixInput input(n_tokens, n_cols);
+      input.Set(x.data(), n_cols, n_tokens, n_cols);
+      const Matrix w(type, rows.data(), n_rows, n_cols, pool);
+      const Product product{&w, y.data(), n_rows};
+      MultiplyAll({&product, 1}, input, pool);
+      return y;
+    };
+    CHECK(run("fast", 3) == run("exact", 3));
+    const auto exact = run("exact", 20);
+    const auto fast = run("fast", 20);
+    std::vector<float> values(n_cols);
+    for (size_t r = 0; r < n_rows; ++r) {
+      FindDequantizer(type.id)(rows.data() + r * RowBytes(type, n_cols), n_cols, values.data());
+      // A weight moves by at most half a step of its 256's greatest / 127 (and a little), biases do not move.
+      double bound = 0, greatest = 0;
+      for (const float v : values) greatest = std::max(greatest, std::fabs(static_cast<double>(v)));
+      for (size_t t = 0; t < 20; ++t) {
+        bound = 0;
+        for (size_t k = 0; k < n_cols; ++k) bound += std::fabs(x[t * n_cols + k]) * greatest * 2 / 127;
+        CHECK(std::fabs(fast[t * n_rows + r] - exact[t * n_rows + r]) <= bound);
+      }
+    }
+  });
+  CHECK_THROWS_WITH_AS(SetPrefill("slow"), doctest::Contains("exact or fast"), Error);
+}
+
 TEST_CASE("SIMD choice: unknown names are refused with the list") {
   CHECK_THROWS_WITH_AS(SetSimd("mmx"), doctest::Contains("avx2"), Error);
 }
