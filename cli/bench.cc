@@ -34,7 +34,7 @@ struct BenchOptions {
   std::vector<std::string> models, synthetic, n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k, type_v;
   std::string save, simd = "auto", prefill = "exact", output = "md", output_err = "none";
   int repetitions = 5, delay = 0;
-  bool progress = false, no_warmup = false;
+  bool progress = false, no_warmup = false, no_amx = false;
 };
 
 // llama-bench writes these with one dash.
@@ -95,9 +95,10 @@ void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   app.add_option("--prefill", o->prefill, "exact, or fast: weights of long prompts are rounded further (default: exact)")
       ->envname("LUTRA_PREFILL")
       ->type_name("HOW");
-  app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")
+  app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl, amx")
       ->envname("LUTRA_SIMD")
       ->type_name("SET");
+  app.add_flag("--no-amx", o->no_amx, "leave the AMX tiles alone, whatever --simd takes")->envname("LUTRA_NO_AMX");
 }
 
 std::vector<int> Numbers(const char* option, const std::vector<std::string>& lists, int low, int high, int absent) {
@@ -249,7 +250,7 @@ int RunBench(int argc, char** argv) {
 
   const std::vector<TestSpec> tests = Tests(o);
   const std::vector<ModelSource> sources = Sources(o);
-  SetSimd(o.simd);
+  SetSimd(o.simd, !o.no_amx);
   SetPrefill(o.prefill);
   const auto out = bench::MakePrinter("-o", o.output, Markdown(tests));
   const auto err = bench::MakePrinter("-oe", o.output_err, Markdown(tests));

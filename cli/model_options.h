@@ -20,10 +20,12 @@ struct ModelOptions {
   std::string kv_type_v;    // "" or the same
   std::string simd = "auto";
   std::string prefill = "exact";
+  bool no_amx = false;
   bool quiet = false;
 };
 
-// Adds -m, -t, -c, -b, --kv-type, -ctk, -ctv, --simd, --prefill, -q. Environment: LUTRA_MODEL, LUTRA_THREADS, LUTRA_SIMD, LUTRA_PREFILL.
+// Adds -m, -t, -c, -b, --kv-type, -ctk, -ctv, --simd, --no-amx, --prefill, -q. Environment: LUTRA_MODEL, LUTRA_THREADS, LUTRA_SIMD,
+// LUTRA_NO_AMX, LUTRA_PREFILL.
 // With `many`, -m can be given several times and fills that instead of options->model.
 void AddModelOptions(CLI::App& app, ModelOptions* options, std::vector<std::string>* many = nullptr);
 

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "kernels/amx_matmul.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
 #include "kernels/panel_matmul.h"
@@ -13,11 +14,14 @@
 namespace lutra {
 namespace {
 
+enum class Tiles { kNone, kAmx, kEmulated };
+
 struct Choice {
   const char* name;
   int64_t target;  // Highway's bit; smaller is better
   bool vnni;
   bool (*extra)();  // what the CPU needs beside the target
+  Tiles tiles = Tiles::kNone;
 };
 
 bool Always() { return true; }
@@ -32,6 +36,8 @@ constexpr Choice kChoices[] = {
     {"avx3", HWY_AVX3, false, Always},
     {"avx3vnni", HWY_AVX3, true, CpuHasAvx512Vnni},
     {"avx3_dl", HWY_AVX3_DL, true, Always},
+    {"amx_emulated", HWY_AVX3_DL, true, Always, Tiles::kEmulated},
+    {"amx", HWY_AVX3_DL, true, CpuHasAmxInt8, Tiles::kAmx},
 #else
     {"scalar", HWY_STATIC_TARGET, false, Always},
 #endif
@@ -42,10 +48,13 @@ bool CpuHas(const Choice& c) {
   return (supported & c.target) != 0 && c.extra();
 }
 
-const Choice& Best() {
+// Emulated tiles are for tests: never chosen, and not named to users.
+bool IsOffered(const Choice& c) { return c.tiles != Tiles::kEmulated; }
+
+const Choice& Best(bool allow_amx = true) {
   const Choice* best = &kChoices[0];
   for (const Choice& c : kChoices) {
-    if (CpuHas(c)) best = &c;
+    if (IsOffered(c) && (allow_amx || c.tiles == Tiles::kNone) && CpuHas(c)) best = &c;
   }
   return *best;
 }
@@ -57,17 +66,20 @@ const Choice*& Current() {
 
 }  // namespace
 
-void SetSimd(const std::string& name) {
+void SetSimd(const std::string& name, bool allow_amx) {
   (void)CpuHas(kChoices[0]);
   if (name == "auto") {
     hwy::SetSupportedTargetsForTest(0);
-    Current() = &Best();
+    Current() = &Best(allow_amx);
     return;
   }
   std::string names = "auto";
   for (const Choice& c : kChoices) {
-    names += std::string(" ") + c.name;
+    if (IsOffered(c)) names += std::string(" ") + c.name;
     if (name != c.name) continue;
+    if (c.tiles == Tiles::kAmx && !allow_amx) {
+      Fail(ErrorCode::kInvalidArgument, "simd: 'amx' is asked for and forbidden (--no-amx, LUTRA_NO_AMX) at once: leave one out");
+    }
     if (!CpuHas(c)) {
       Fail(ErrorCode::kUnsupported, "simd: this CPU has no '%s'; its best is '%s'", c.name, Best().name);
     }
@@ -97,6 +109,14 @@ bool PrefillIsFast() { return prefill_is_fast; }
 std::vector<std::string> AvailableSimd() {
   std::vector<std::string> names;
   for (const Choice& c : kChoices) {
+    if (IsOffered(c) && CpuHas(c)) names.push_back(c.name);
+  }
+  return names;
+}
+
+std::vector<std::string> SimdToTest() {
+  std::vector<std::string> names;
+  for (const Choice& c : kChoices) {
     if (CpuHas(c)) names.push_back(c.name);
   }
   return names;
@@ -111,6 +131,11 @@ PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
     if (const PanelMatMulFn fn = find(type_id, SimdUsesVnni())) return fn;
   }
   return nullptr;
+}
+
+PanelMatMulFn FindTilePanelMatMul(uint32_t type_id) {
+  const Tiles tiles = Current()->tiles;
+  return tiles == Tiles::kNone ? nullptr : FindAmxPanelMatMul(type_id, tiles == Tiles::kEmulated);
 }
 
 }  // namespace lutra

@@ -7,12 +7,17 @@
 namespace lutra {
 
 // Caps the instruction sets in use: "auto", "scalar" (the baseline: SSE2, NEON), "sse4", "avx2", "avx2vnni", "avx3",
-// "avx3vnni", "avx3_dl". Sets that the CPU lacks are an Error(kUnsupported), unknown names Error(kInvalidArgument) listing the
-// names. Call before any matrix is packed; not thread-safe. All choices give the same bits.
-void SetSimd(const std::string& name);
+// "avx3vnni", "avx3_dl", "amx" (AVX3_DL, and tiles for products with many tokens). Sets that the CPU lacks are an Error(kUnsupported),
+// unknown names Error(kInvalidArgument) listing the names. Call before any matrix is packed; not thread-safe. All choices give the same
+// bits. Without `allow_amx` "auto" takes the best set but AMX, and "amx" is an Error(kInvalidArgument). For tests there is also
+// "amx_emulated": as "amx" with tiles in plain C++, slow, on CPUs with AVX3_DL.
+void SetSimd(const std::string& name, bool allow_amx = true);
 
 // The choices this CPU can run, weakest first (without "auto").
 std::vector<std::string> AvailableSimd();
+
+// The same and "amx_emulated" where that runs: what tests compare.
+std::vector<std::string> SimdToTest();
 
 // The choice in use, as SetSimd takes it.
 std::string SimdName();

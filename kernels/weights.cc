@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/amx_matmul.h"
 #include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/dequantize.h"
@@ -56,6 +57,7 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
   }
   input_ = packer->activations == Activations::kQ8x256 ? InputKind::kQ8x256 : InputKind::kQ8x32;
   multiply_ = FindPanelMatMul(type.id);
+  multiply_tiles_ = FindTilePanelMatMul(type.id);
   LUTRA_CHECK(multiply_ != nullptr);
   const size_t panel_bytes = packer->panel_bytes(n_cols);
   panels_ = AlignedArray<uint8_t>(n_units() * panel_bytes);
@@ -68,23 +70,32 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
 void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y, size_t y_stride) const {
   LUTRA_DCHECK(x.n_cols() == n_cols_);
   if (multiply_ != nullptr) {
-    multiply_(panel_, x.q8(input_), unit_begin, unit_end, y, y_stride);
+    const bool tiles = multiply_tiles_ != nullptr && x.n_tokens() > kTileMinTokens;
+    (tiles ? multiply_tiles_ : multiply_)(panel_, x.q8(input_), unit_begin, unit_end, y, y_stride);
   } else {
     FloatMatMul(type_->id, rows_, unit_begin * kUnitRows, std::min(n_rows_, unit_end * kUnitRows),
                 n_cols_, x.row(0), x.x_stride(), 0, x.n_tokens(), y, y_stride);
   }
 }
 
+size_t Matrix::units_at_a_time(size_t n_tokens) const {
+  if (multiply_tiles_ != nullptr && n_tokens > kTileMinTokens) return kTilePanels;
+  return n_tokens > 8 ? 2 : 1;
+}
+
 void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& pool) {
-  size_t units = 0;
+  size_t units = 0, group = 1;
   for (const Product& p : products) {
     x.Prepare(p.w->input_kind(), pool);
     units += p.w->n_units();
+    group = std::max(group, p.w->units_at_a_time(x.n_tokens()));
   }
   // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
   const size_t threads = static_cast<size_t>(pool.n_threads());
   size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
-  if (x.n_tokens() > 8) per_chunk += per_chunk % 2;  // kernels for many tokens take two units at a time
+  // Whole groups, but large ones only while every thread gets some chunks.
+  if (group > 2) group = std::clamp<size_t>(units / (threads * 3) / 2 * 2, 2, group);
+  per_chunk = (per_chunk + group - 1) / group * group;
   const size_t n_chunks = (units + per_chunk - 1) / per_chunk;
   pool.For(n_chunks, [&](size_t chunk) {
     size_t begin = chunk * per_chunk;

@@ -69,6 +69,8 @@ class Matrix {
   // Work is cut into units of 16 rows: [0, n_units()).
   size_t n_units() const { return (n_rows_ + kUnitRows - 1) / kUnitRows; }
   static constexpr size_t kUnitRows = 16;
+  // How many units the kernel for that many tokens takes at a time: ranges should be multiples.
+  size_t units_at_a_time(size_t n_tokens) const;
 
   // Rows of units [unit_begin, unit_end) for all tokens of `x` (prepared in input_kind()). y_stride floats a token. Disjoint
   // ranges may run concurrently. Never throws.
@@ -81,6 +83,7 @@ class Matrix {
   AlignedArray<uint8_t> panels_;
   PanelMatrix panel_{};
   PanelMatMulFn multiply_ = nullptr;
+  PanelMatMulFn multiply_tiles_ = nullptr;  // for more than kTileMinTokens tokens, or nullptr
   const uint8_t* rows_ = nullptr;
 };
 

@@ -17,6 +17,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace lutra {
 namespace {
@@ -211,6 +215,21 @@ bool CpuHasAvx512Vnni() {
 #else
 bool CpuHasAvxVnni() { return false; }
 bool CpuHasAvx512Vnni() { return false; }
+#endif
+
+#if defined(__x86_64__) && defined(__linux__)
+bool CpuHasAmxInt8() {
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    if ((d >> 24 & 1) == 0 || (d >> 25 & 1) == 0) return false;  // AMX-TILE, AMX-INT8
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
+}
+#else
+bool CpuHasAmxInt8() { return false; }
 #endif
 
 }  // namespace lutra

@@ -26,4 +26,8 @@ MemoryAdvice AdviseMemory(const std::string& root = "");
 bool CpuHasAvxVnni();
 bool CpuHasAvx512Vnni();
 
+// AMX tiles with int8 products, and the kernel lets this process use them (asked once, by the first call; Linux hands the 8 KiB of tile state
+// to those who ask only). Thread-safe.
+bool CpuHasAmxInt8();
+
 }  // namespace lutra

@@ -2,12 +2,14 @@
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
+#include "kernels/dispatch.h"
 #include "models/imatrix.h"
 #include "tests/models/gguf_check.h"
 
@@ -54,6 +56,25 @@ TEST_CASE("lutra perplexity prints llama.cpp's number") {
   CHECK(j["perplexity"]["error"].get<double>() == doctest::Approx(44.97291).epsilon(1e-4));
   CHECK(j["tokens"] == 6 * 31);
   CHECK(j["complete"] == true);
+}
+
+TEST_CASE("Every SIMD choice gives the program's same output; --no-amx forbids one") {
+  const std::string expected = Run("perplexity -q" + kModel + kText).output;
+  CHECK(Contains(expected, "Final estimate: PPL = 68"));
+  for (const std::string& simd : SimdToTest()) {
+    INFO(simd);
+    CHECK(Run("perplexity -q --simd " + simd + kModel + kText).output == expected);
+  }
+  CHECK(Run("perplexity -q --no-amx" + kModel + kText).output == expected);
+  const auto refused = [&](const std::string& options) {
+    const Outcome both = Run("perplexity -q --simd amx" + options + kModel + kText, true);
+    CHECK(both.status == 2);
+    CHECK(Contains(both.output, "leave one out"));
+  };
+  refused(" --no-amx");
+  ::setenv("LUTRA_NO_AMX", "1", 1);
+  refused("");
+  ::unsetenv("LUTRA_NO_AMX");
 }
 
 TEST_CASE("lutra perplexity compares in one pass, or through a file") {

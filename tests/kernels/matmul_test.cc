@@ -5,6 +5,8 @@
 #include <random>
 #include <set>
 
+#include "kernels/amx_matmul.h"
+#include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
 #include "kernels/dequantize.h"
 #include "kernels/dispatch.h"
@@ -18,6 +20,8 @@ namespace lutra {
 namespace {
 
 using testing::ForEachSimd;
+using testing::ForEachSimdAndTiles;
+using testing::ForSimd;
 using testing::RandomFloats;
 using testing::SameBits;
 
@@ -153,7 +157,7 @@ TEST_CASE("More tokens than one pass over a decoded block takes") {
   std::mt19937 rng(9);
   for (const uint32_t id : {Iq4K::kInfo.type_id, Q4K::kInfo.type_id, Q4_0::kInfo.type_id}) {
     const TensorTypeInfo& type = *FindTensorType(id);
-    ForEachSimd([&] {
+    ForEachSimdAndTiles([&] {
       CheckMatrix(type, RandomRows(type, 33, 256, rng), 33, 256, RandomFloats(519 * 256, rng), 519, 2);
     });
   }
@@ -280,6 +284,55 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
 
 TEST_CASE("SIMD choice: unknown names are refused with the list") {
   CHECK_THROWS_WITH_AS(SetSimd("mmx"), doctest::Contains("avx2"), Error);
+  try {
+    SetSimd("mmx");
+  } catch (const Error& e) {
+    CHECK(std::string(e.what()).find("emulated") == std::string::npos);  // for tests only
+  }
 }
+
+TEST_CASE("SIMD choice: AMX can be forbidden") {
+  CHECK_THROWS_WITH_AS(SetSimd("amx", false), doctest::Contains("--no-amx"), Error);
+  SetSimd("auto", false);
+  CHECK(SimdName() != "amx");
+  CHECK((FindTilePanelMatMul(Q4K::kInfo.type_id) == nullptr));
+  SetSimd("auto");
+  CHECK(SimdName() == AvailableSimd().back());
+  if (!CpuHasAmxInt8()) CHECK_THROWS_WITH_AS(SetSimd("amx"), doctest::Contains("has no 'amx'"), Error);
+}
+
+// What the tile registers of the machine would do is tests/kernels/amx_test.cc's; here the product on top of them.
+TEST_CASE_TEMPLATE_DEFINE("Tiles: products equal the definition at every tail of tokens and rows", F, matmul_tiles) {
+  const TensorTypeInfo& type = *FindTensorType(F::kInfo.type_id);
+  INFO("format ", type.name);
+  std::mt19937 rng(type.id + 100);
+  std::vector<std::string> names;
+  for (const std::string& name : SimdToTest()) {
+    if (name.find("amx") != std::string::npos) names.push_back(name);
+  }
+  ForSimd(names, [&] {
+    REQUIRE((FindTilePanelMatMul(type.id) != nullptr));
+    const auto check = [&](size_t n_rows, size_t n_cols, size_t n_tokens) {
+      INFO(n_rows, " rows, ", n_cols, " columns, ", n_tokens, " tokens");
+      CheckMatrix(type, RandomRows(type, n_rows, n_cols, rng), n_rows, n_cols, RandomFloats(n_tokens * n_cols, rng), n_tokens, 2);
+    };
+    for (size_t n_tokens = 17; n_tokens <= 70; ++n_tokens) check(1 + n_tokens % 19, 256 + n_tokens % 2 * 256, n_tokens);
+    for (const size_t n_rows : {1, 15, 16, 17, 33, 64, 65, 127, 128, 129, 145, 255, 600}) check(n_rows, 512, 17 + n_rows % 54);
+    check(40, 2048, 40);
+    if (F::kActivations == Activations::kQ8x32) {
+      for (const size_t n_cols : {size_t{type.block_weights}, size_t{192}, size_t{320}}) check(35, n_cols, 37);
+    }
+    for (const int fill : {0x00, 0x3B, 0xBB, 0x0F, 0xF0, 0x7F, 0xFF}) {
+      const auto rows = RandomRows(type, 16, 512, rng, fill);
+      std::vector<float> x(33 * 512);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const size_t token = i / 512;
+        x[i] = token % 3 == 0 ? 127.0f : token % 3 == 1 ? -127.0f : (i % 2 ? 127.0f : -127.0f);
+      }
+      CheckMatrix(type, rows, 16, 512, x, 33, 1);
+    }
+  });
+}
+TEST_CASE_TEMPLATE_APPLY(matmul_tiles, AllFormats);
 
 }  // namespace lutra

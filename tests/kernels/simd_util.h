@@ -13,17 +13,28 @@
 
 namespace lutra::testing {
 
-// Runs body once for every SIMD choice of this CPU, then restores the best.
+// Runs body once for each of these SIMD choices, then restores the best.
 template <class Body>
-void ForEachSimd(Body body) {
+void ForSimd(const std::vector<std::string>& names, Body body) {
   struct Restore {
     ~Restore() { SetSimd("auto"); }
   } restore;
-  for (const std::string& name : AvailableSimd()) {
+  for (const std::string& name : names) {
     SetSimd(name);
     INFO("simd ", name);
     body();
   }
+}
+
+// Every choice of this CPU.
+template <class Body>
+void ForEachSimd(Body body) {
+  ForSimd(AvailableSimd(), body);
+}
+// And emulated tiles, which only products of many tokens use.
+template <class Body>
+void ForEachSimdAndTiles(Body body) {
+  ForSimd(SimdToTest(), body);
 }
 
 inline bool SameBits(float a, float b) {

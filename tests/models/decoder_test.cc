@@ -15,7 +15,7 @@ namespace lutra {
 namespace {
 
 using testing::BuildTiny;
-using testing::ForEachSimd;
+using testing::ForEachSimdAndTiles;
 using testing::ModelRun;
 using testing::NaiveDecoder;
 using testing::Pages;
@@ -208,7 +208,7 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
       // The integer cache and its SIMD choices are walked by two models: attention knows nothing of weights.
       const bool whole = m.name == "IQ4_K" || m.name == "Q8_0 experts";
       if (whole) check(all_ways, 132);
-      if (whole || kv == KvType::kF16) ForEachSimd([&] { check(some_ways, 300); });
+      if (whole || kv == KvType::kF16) ForEachSimdAndTiles([&] { check(some_ways, 300); });
     }
   }
 }
