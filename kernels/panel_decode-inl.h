@@ -32,16 +32,10 @@ using DI16 = hn::Repartition<int16_t, DI>;
 using VU8 = hn::Vec<DU8>;
 using VI8 = hn::Vec<DI8>;
 
-// acc[row] += sum of 4 u8 x i8 products, exactly, in one instruction.
-struct DotGeneric {
-  // False: this target has no such instruction, kernels use 2-way products.
-  static constexpr bool kOneInstruction = HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86;
-  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) { return hn::SumOfMulQuadAccumulate(DI(), u, a, acc); }
-};
-
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-// vpdpbusd on CPUs that have it without the rest of Highway's next target: AVX-VNNI beside AVX2 (Alder Lake), AVX512_VNNI beside
-// AVX3 (Cascade Lake). Assembly, because the instruction is all we want of those extensions.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+// acc[row] += sum of 4 u8 x i8 products, exactly: vpdpbusd, with VNNI (AVX3_DL has it; AVX2 and AVX3 on CPUs with AVX-VNNI, as Alder Lake, or
+// AVX512_VNNI, as Cascade Lake). Assembly, because the instruction is all we want of those extensions, and because g++ 12 moves the
+// accumulators of its builtin around and repeats broadcasts as memory operands.
 struct DotVnni {
   static constexpr bool kOneInstruction = true;
   static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
@@ -54,6 +48,12 @@ struct DotVnni {
   }
 };
 #endif
+
+// No such instruction: kernels use 2-way products and never call Dot.
+struct DotNone {
+  static constexpr bool kOneInstruction = false;
+  static HWY_INLINE VI Dot(VI acc, VU8, VI8) { return acc; }
+};
 
 // Moves bit `kFrom` of every byte to bit `kTo`, then keeps the `kMask` bits there.
 template <int kFrom, int kTo, int kMask>

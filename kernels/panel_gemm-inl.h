@@ -282,12 +282,7 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
           for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(DU8(), w.bytes[quad][row + j * kLanes]);
           LUTRA_UNROLL(12)
           for (size_t t = 0; t < kTokens; ++t) {
-            VI four = Broadcast4(x.q + t * 256 + 4 * quad);
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-            // Once into a register for all vectors, not again and again as a memory operand of each dot.
-            if constexpr (kVectors > 1) asm("" : "+v"(four.raw));
-#endif
-            const auto a = hn::BitCast(DI8(), four);
+            const auto a = hn::BitCast(DI8(), Broadcast4(x.q + t * 256 + 4 * quad));
             LUTRA_UNROLL(4)
             for (size_t j = 0; j < kVectors; ++j) {
               VI& to = kClass.scales ? acc[t * kVectors + j] : sum[t * kVectors + j];

@@ -40,10 +40,12 @@ PanelMatMulFn FindPanelMatMul(uint32_t type_id, [[maybe_unused]] bool vnni) {
   PanelMatMulFn found = nullptr;
   ForEachFormat<Tuple>([&]<class F>() {
     if (F::kInfo.type_id != type_id) return;
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-    found = vnni ? &PanelMatMul<KindOf<F>(), DotVnni> : &PanelMatMul<KindOf<F>(), DotGeneric>;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+    found = &PanelMatMul<KindOf<F>(), DotVnni>;
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+    found = vnni ? &PanelMatMul<KindOf<F>(), DotVnni> : &PanelMatMul<KindOf<F>(), DotNone>;
 #else
-    found = &PanelMatMul<KindOf<F>(), DotGeneric>;
+    found = &PanelMatMul<KindOf<F>(), DotNone>;
 #endif
   });
   return found;
