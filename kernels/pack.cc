@@ -149,7 +149,11 @@ void PackPanel(const uint8_t* rows, size_t n_rows, size_t n_cols, size_t first_r
     std::memset(p, 0, n < kPanelRows ? kKind.unit_bytes() : kKind.header_bytes());
     uint16_t shifted[kPanelRows] = {};
     for (size_t r = 0; r < n; ++r) {
-      std::memcpy(&block, first + r * row_bytes + kHeader + k / kBlock * kBlockBytes, kBlockBytes);
+      const uint8_t* const at = first + r * row_bytes + kHeader + k / kBlock * kBlockBytes;
+      std::memcpy(&block, at, kBlockBytes);
+      // The same blocks of the next 16 rows: sixteen rows at once are more streams than hardware prefetchers follow. Past the end it is no
+      // more than a hint.
+      for (size_t i = 0; i < kBlockBytes; i += 64) __builtin_prefetch(at + kPanelRows * row_bytes + i);
       if constexpr (kBlock == kUnit) {
         PackUnitRow<F, 0>(headers[r], block, r, p, shifted[r]);
       } else {
