@@ -1,4 +1,4 @@
-// Products of every quantized format on every SIMD choice of this CPU, one thread.
+// Products of every format on every SIMD choice of this CPU, one thread.
 //
 //   matmul_bench --benchmark_filter='IQ4_K/avx3_dl/512'
 //
@@ -16,6 +16,7 @@
 
 #include "kernels/dispatch.h"
 #include "kernels/formats/all.h"
+#include "kernels/formats/float_formats.h"
 #include "kernels/weights.h"
 
 namespace lutra {
@@ -29,7 +30,8 @@ std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows) {
   std::mt19937_64 rng(type.id);
   std::vector<uint8_t> bytes(n_rows * RowBytes(type, kCols));
   for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
-    const uint64_t r = rng();
+    uint64_t r = rng();
+    if (type.block_weights == 1) r &= type.block_bytes == 4 ? 0xBFFFFFFFBFFFFFFF : 0xBFFFBFFFBFFFBFFF;  // floats below 2
     std::memcpy(bytes.data() + i, &r, 8);
   }
   return bytes;
@@ -37,6 +39,7 @@ std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows) {
 
 struct Setup {
   ThreadPool pool{1};
+  std::vector<std::vector<uint8_t>> rows;  // float matrices refer to them
   std::vector<Matrix> matrices;
   std::vector<float> x, y;
   std::unique_ptr<MatrixInput> input;
@@ -51,9 +54,12 @@ Setup& SetupFor(const TensorTypeInfo& type, const std::string& simd, size_t n_to
   setup.reset();
   SetSimd(simd);
   setup = std::make_unique<Setup>();
-  const auto rows = RandomRows(type, kRows);
-  const size_t copies = n_tokens > 16 ? 1 : 1 + (size_t{256} << 20) / rows.size();
-  for (size_t i = 0; i < copies; ++i) setup->matrices.emplace_back(type, rows.data(), kRows, kCols, setup->pool);
+  setup->rows.push_back(RandomRows(type, kRows));
+  const size_t copies = n_tokens > 16 ? 1 : 1 + (size_t{256} << 20) / setup->rows[0].size();
+  for (size_t i = 0; i < copies; ++i) {
+    const Matrix& m = setup->matrices.emplace_back(type, setup->rows.back().data(), kRows, kCols, setup->pool);
+    if (m.references_rows()) setup->rows.push_back(setup->rows[0]);
+  }
   std::mt19937 rng(1);
   std::normal_distribution<float> normal;
   setup->x.resize(n_tokens * kCols);
@@ -76,8 +82,9 @@ void Multiply(benchmark::State& state, const TensorTypeInfo* type, std::string s
   const double n = static_cast<double>(state.iterations());
   const double operations = 2.0 * kRows * kCols * static_cast<double>(n_tokens);
   state.counters["GOP/s"] = benchmark::Counter(n * operations * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["GB/s"] =
-      benchmark::Counter(n * static_cast<double>(s.matrices[0].packed_bytes()) * 1e-9, benchmark::Counter::kIsRate);
+  const Matrix& m = s.matrices[0];
+  const size_t bytes = m.references_rows() ? kRows * RowBytes(*type, kCols) : m.packed_bytes();
+  state.counters["GB/s"] = benchmark::Counter(n * static_cast<double>(bytes) * 1e-9, benchmark::Counter::kIsRate);
 }
 
 void Pack(benchmark::State& state, const TensorTypeInfo* type) {
@@ -98,7 +105,7 @@ void Pack(benchmark::State& state, const TensorTypeInfo* type) {
 int main(int argc, char** argv) {
   using namespace lutra;
   for (const std::string& simd : AvailableSimd()) {
-    ForEachFormat<AllFormats>([&]<class F>() {
+    ForEachFormat<Concat<AllFormats, FloatFormats>>([&]<class F>() {
       const TensorTypeInfo* type = FindTensorType(F::kInfo.type_id);
       for (const size_t n_tokens : {1, 2, 4, 8, 16, 32, 512}) {
         const std::string name = std::string(type->name) + "/" + simd + "/" + std::to_string(n_tokens);

@@ -62,8 +62,15 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
   const size_t panel_bytes = packer->panel_bytes(n_cols);
   panels_ = AlignedArray<uint8_t>(n_units() * panel_bytes);
   panel_ = {panels_.data(), panel_bytes, n_rows, packer->table};
-  pool.For(n_units(), [&](size_t u) {
-    packer->pack(rows, n_rows, n_cols, u * kUnitRows, panels_.data() + u * panel_bytes);
+  // Neighbouring units to one thread, about a huge page of them: packing asks for the unit that follows ahead, and two threads that touch a
+  // fresh huge page at once would both clear it.
+  const size_t threads = static_cast<size_t>(pool.n_threads());
+  const size_t per_chunk = std::clamp<size_t>(n_units() / (threads * 4), 1, kHugePage / panel_bytes + 1);
+  pool.For((n_units() + per_chunk - 1) / per_chunk, [&](size_t chunk) {
+    const size_t end = std::min(n_units(), (chunk + 1) * per_chunk);
+    for (size_t u = chunk * per_chunk; u < end; ++u) {
+      packer->pack(rows, n_rows, n_cols, u * kUnitRows, panels_.data() + u * panel_bytes);
+    }
   });
 }
 
