@@ -26,4 +26,12 @@ MemoryAdvice AdviseMemory(const std::string& root = "");
 bool CpuHasAvxVnni();
 bool CpuHasAvx512Vnni();
 
+// AMX: what CPUID says the CPU has, and whether this process may use it. The kernel keeps the tile registers from a process
+// until it asks; RequestAmx asks (once, any thread, for all threads) and says whether they may be used from now on.
+struct AmxSupport {
+  bool int8, bf16;
+};
+AmxSupport CpuAmx();
+bool RequestAmx();
+
 }  // namespace lutra
