@@ -180,7 +180,7 @@ int RunBench(int argc, char** argv) {
   SetSimd(o.simd);
   const auto out = bench::MakePrinter("-o", o.output, Markdown(tests));
   const auto err = bench::MakePrinter("-oe", o.output_err, Markdown(tests));
-  ProgressLine progress(o.progress);
+  BenchProgress progress(o.progress);
   bench::RunOptions run;
   run.repetitions = o.repetitions;
   run.delay_s = o.delay;

@@ -130,7 +130,7 @@ int RunBenchCompare(int argc, char** argv) {
   Side sides[2] = {ReadSide(a_text, common), ReadSide(b_text, common)};
   std::vector<bench::Series> results[2] = {sides[0].recorded, sides[1].recorded};
   const bool live = !sides[0].command.empty() || !sides[1].command.empty();
-  ProgressLine progress(want_progress);
+  BenchProgress progress(want_progress);
   for (int round = 0; live && round < rounds; ++round) {
     for (int which = 0; which < 2; ++which) {
       // Every second round begins with the other.

@@ -81,17 +81,17 @@ std::optional<int> ParseBenchArgs(CLI::App& app, int argc, char** argv) {
   return ParseArgs(app, argc, pointers.data());
 }
 
-ProgressLine::ProgressLine(bool wanted) : terminal_(isatty(STDERR_FILENO)), on_(wanted || terminal_) {}
-ProgressLine::~ProgressLine() { Clear(); }
+BenchProgress::BenchProgress(bool wanted) : terminal_(isatty(STDERR_FILENO)), on_(wanted || terminal_) {}
+BenchProgress::~BenchProgress() { Clear(); }
 
-void ProgressLine::Say(const std::string& text) {
+void BenchProgress::Say(const std::string& text) {
   if (!on_) return;
   std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", text.c_str());
   std::fflush(stderr);
   drawn_ = true;
 }
 
-void ProgressLine::Clear() {
+void BenchProgress::Clear() {
   if (terminal_ && drawn_) std::fprintf(stderr, "\r\033[K");
   drawn_ = false;
 }

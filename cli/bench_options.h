@@ -35,10 +35,10 @@ std::vector<std::string> Words(const std::vector<std::string>& lists);
 std::optional<int> ParseBenchArgs(CLI::App& app, int argc, char** argv);
 
 // One line of standard error that is overwritten (on a terminal), or a line each time (if wanted elsewhere).
-class ProgressLine {
+class BenchProgress {
  public:
-  explicit ProgressLine(bool wanted);
-  ~ProgressLine();
+  explicit BenchProgress(bool wanted);
+  ~BenchProgress();
   void Say(const std::string& text);
   void Clear();
 

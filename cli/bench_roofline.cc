@@ -40,7 +40,7 @@ int RunBenchRoofline(int argc, char** argv) {
   app.add_flag("--json", json, "print JSON");
   app.add_flag("--progress", progress, "say on standard error what is being done, also where that is no terminal");
   if (const auto status = ParseBenchArgs(app, argc, argv)) return *status;
-  ProgressLine line(progress);
+  BenchProgress line(progress);
   const bench::Roofline r = bench::FindRoofline(threads, fresh, [&](const std::string& what) { line.Say(what); });
   line.Clear();
   if (json) {

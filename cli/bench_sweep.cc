@@ -80,7 +80,7 @@ int RunBenchSweep(int argc, char** argv) {
   if (n_prompt > n_ctx) Fail(ErrorCode::kInvalidArgument, "-p: %d prompt tokens do not fit a context of %d (-c)", n_prompt, n_ctx);
   const bench::ModelSource source = OneSource(o.source, "sweep");
   SetSimd(o.simd);
-  ProgressLine progress(o.progress);
+  BenchProgress progress(o.progress);
   progress.Say("loading " + source.Name());
   bench::BenchModel model(source, o.threads);
   bench::RunOptions run;
@@ -131,7 +131,7 @@ int RunBenchBatched(int argc, char** argv) {
   const auto n_streams = Numbers("-npl", streams.empty() ? std::vector<std::string>{"1-64*2"} : streams, 1, 1024, 1);
   const bench::ModelSource source = OneSource(o.source, "batched");
   SetSimd(o.simd);
-  ProgressLine progress(o.progress);
+  BenchProgress progress(o.progress);
   progress.Say("loading " + source.Name());
   bench::BenchModel model(source, o.threads);
   bench::RunOptions run;

@@ -26,14 +26,14 @@ void PrintText(const std::vector<Finding>& findings, const std::vector<doctor::P
     if (!f.fix.empty()) std::printf("%-8s %-11s -> %s\n", "", "", f.fix.c_str());
   }
   if (table.empty()) return;
-  const auto gib = [](uint64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  const auto mib = [](uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
   std::printf("\n| context | KV type | weights |      KV | scratch |     all | fits |\n");
   std::printf("| ------: | ------- | ------: | ------: | ------: | ------: | ---- |\n");
   for (const doctor::PlanRow& r : table) {
-    std::printf("| %7u | %-7s | %7.2f | %7.2f | %7.2f | %7.2f | %-4s |\n", r.n_ctx, r.kv_type.c_str(), gib(r.weights), gib(r.kv),
-                gib(r.scratch), gib(r.weights + r.kv + r.scratch), r.fits ? "yes" : "no");
+    std::printf("| %7u | %-7s | %7.1f | %7.1f | %7.1f | %7.1f | %-4s |\n", r.n_ctx, r.kv_type.c_str(), mib(r.weights), mib(r.kv),
+                mib(r.scratch), mib(r.weights + r.kv + r.scratch), r.fits ? "yes" : "no");
   }
-  std::printf("(GiB)\n");
+  std::printf("(MiB)\n");
 }
 
 void PrintJson(const std::vector<Finding>& findings, const std::vector<doctor::PlanRow>& table) {
@@ -72,7 +72,7 @@ int RunDoctor(int argc, char** argv) {
   std::vector<Finding> findings = doctor::MachineFindings("", "", doctor::ThisCpu());
   const auto add = [&](const std::vector<Finding>& more) { findings.insert(findings.end(), more.begin(), more.end()); };
   if (!no_roofline) {
-    ProgressLine line(progress);
+    BenchProgress line(progress);
     add(doctor::RooflineFindings(bench::FindRoofline(AdviseThreads().threads, false, [&](const std::string& what) { line.Say(what); }),
                                  std::time(nullptr)));
   }
