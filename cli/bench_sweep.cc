@@ -27,7 +27,7 @@ void AddCommon(CLI::App& app, CommonOptions* o) {
   app.add_option("--ub,--ubatch-size", o->ubatch, "-ub: prompt tokens of a forward pass (default: 512)")
       ->check(CLI::Range(1, static_cast<int>(kMaxBatchTokens)))
       ->type_name("N");
-  app.add_option("--ctk,--kv-type", o->kv_type, "-ctk: type of the KV cache (default: f16)")->type_name("TYPE");
+  app.add_option("--ctk,--kv-type", o->kv_type, "-ctk: type of the KV cache: f16, q8 or f32 (default: f16)")->type_name("TYPE");
   app.add_option("-o,--output", o->output, "md or jsonl (default: md)")->check(CLI::IsMember({"md", "jsonl"}))->type_name("FORMAT");
   app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
   app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")

@@ -78,7 +78,7 @@ std::vector<PlanRow> MemoryTable(const GgufFile& file, uint64_t available_bytes)
   std::set<uint32_t> contexts = {h.n_ctx_train};
   for (uint64_t n = 4096; n < h.n_ctx_train; n *= 4) contexts.insert(static_cast<uint32_t>(n));
   for (const uint32_t n_ctx : contexts) {
-    for (const char* type : {"f16", "f32"}) {
+    for (const char* type : {"q8", "f16", "f32"}) {
       EngineOptions options;
       options.n_ctx = std::min(n_ctx, kMaxContext);
       options.kv_type = ParseKvType(type);

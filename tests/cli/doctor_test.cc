@@ -136,16 +136,18 @@ TEST_CASE("A model that is well: its types, tokenizer and what fits; one without
   CHECK(Has(Topic(findings, "fit"), "ok: fits with a context of 20000"));
 
   const auto table = MemoryTable(file, uint64_t{8} << 30);
-  REQUIRE(table.size() == 6);  // 4096, 16384, 20000 in two types
+  REQUIRE(table.size() == 9);  // 4096, 16384, 20000 in three types
   CHECK(table[0].n_ctx == 4096);
-  CHECK(table[5].n_ctx == 20000);
-  CHECK(table[1].kv == 2 * table[0].kv);  // f32 after f16
-  CHECK(table[0].kv == 4096ull * 2 * 2 * 256 * 2);
+  CHECK(table[8].n_ctx == 20000);
+  CHECK(table[1].kv_type == "f16");
+  CHECK(table[2].kv == 2 * table[1].kv);  // f32
+  CHECK(table[1].kv == 4096ull * 2 * 2 * 256 * 2);
+  CHECK(table[0].kv < table[1].kv);
   for (const PlanRow& row : table) CHECK(row.fits);
 
-  const uint64_t tight = table[0].weights + table[0].kv + table[0].scratch;
+  const uint64_t tight = table[1].weights + table[1].kv + table[1].scratch;
   CHECK(Has(Topic(ModelFindings(file, tight), "fit"), "ok: fits with a context of 4096"));
-  CHECK(Has(Topic(ModelFindings(file, tight - 1), "fit"), "problem: needs at least"));
+  CHECK(Has(Topic(ModelFindings(file, table[0].weights), "fit"), "problem: needs at least"));
 }
 
 TEST_CASE("A model that is ill: broken template, no tokenizer, types nobody can compute with, no model at all") {
