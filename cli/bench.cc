@@ -1,20 +1,18 @@
 // `lutra bench`: how fast, in llama-bench's language.
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdio>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "cli/args.h"
 #include "cli/bench/int_list.h"
 #include "cli/bench/printer.h"
 #include "cli/bench/runner.h"
+#include "cli/bench_options.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
-#include "cli/model_options.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
 #include "kernels/dispatch.h"
@@ -27,18 +25,14 @@ using bench::BenchModel;
 using bench::ModelSource;
 using bench::TestSpec;
 
-constexpr int kMaxTokens = static_cast<int>(kMaxContext) / 2;
-
 // As given on the command line: lists in text form.
 struct BenchOptions {
-  std::vector<std::string> models, synthetic, n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k, type_v;
+  SourceOptions source;
+  std::vector<std::string> n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k, type_v;
   std::string save, simd = "auto", prefill = "exact", output = "md", output_err = "none";
   int repetitions = 5, delay = 0;
-  bool progress = false, no_warmup = false, no_amx = false;
+  bool progress = false, no_warmup = false, no_roofline = false, no_amx = false;
 };
-
-// llama-bench writes these with one dash.
-constexpr std::string_view kOneDash[] = {"-pg", "-ub", "-ctk", "-ctv", "-oe"};
 
 // Options of llama-bench that change nothing on a CPU or are always so here.
 struct IgnoredOption {
@@ -51,31 +45,8 @@ constexpr IgnoredOption kIgnored[] = {
     {"--mmp,--mmap", "files are always mapped"},
     {"--lm,--load-mode", "files are always mapped"},
 };
-constexpr std::string_view kIgnoredOneDash[] = {"-ngl", "-fa", "-mmp", "-lm"};
-
-// The arguments with a second dash where llama-bench's names have one.
-std::vector<std::string> NormalizeArgs(int argc, char** argv) {
-  std::vector<std::string> args(argv, argv + argc);
-  for (std::string& arg : args) {
-    const std::string name = arg.substr(0, arg.find('='));
-    const auto is = [&](std::string_view s) { return s == name; };
-    if (std::any_of(std::begin(kOneDash), std::end(kOneDash), is) ||
-        std::any_of(std::begin(kIgnoredOneDash), std::end(kIgnoredOneDash), is)) {
-      arg.insert(0, "-");
-    }
-  }
-  return args;
-}
-
-CLI::Option* AddList(CLI::App& app, const char* names, std::vector<std::string>* values, const char* help) {
-  return app.add_option(names, *values, help)->allow_extra_args(false)->type_name("LIST");
-}
-
 void AddBenchOptions(CLI::App& app, BenchOptions* o) {
-  AddList(app, "-m,--model", &o->models, "GGUF files (default: the demo model)")->type_name("FILE[,FILE]");
-  AddList(app, "--synthetic", &o->synthetic,
-          "a model in memory with random weights: SHAPE:TYPE, e.g. llama-3.2-1b:IQ4_K or layers=4,embd=1024:Q4_K")
-      ->type_name("SHAPE:TYPE");
+  AddSourceOptions(app, &o->source);
   app.add_option("--save", o->save, "write the synthetic model to this GGUF file and end")->type_name("FILE");
   AddList(app, "-p,--n-prompt", &o->n_prompt, "prompt tokens (default: 512)");
   AddList(app, "-n,--n-gen", &o->n_gen, "generated tokens (default: 128)");
@@ -92,6 +63,7 @@ void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   app.add_option("--oe,--output-err", o->output_err, "-oe: the same to standard error (default: none)")->type_name("FORMAT");
   app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
   app.add_flag("--no-warmup", o->no_warmup, "leave out the run before the first that counts");
+  app.add_flag("--no-roofline", o->no_roofline, "do not measure or look up the machine's limits");
   app.add_option("--prefill", o->prefill, "exact, or fast: weights of long prompts are rounded further (default: exact)")
       ->envname("LUTRA_PREFILL")
       ->type_name("HOW");
@@ -101,40 +73,18 @@ void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   app.add_flag("--no-amx", o->no_amx, "leave the AMX tiles alone, whatever --simd takes")->envname("LUTRA_NO_AMX");
 }
 
-std::vector<int> Numbers(const char* option, const std::vector<std::string>& lists, int low, int high, int absent) {
-  std::vector<int> out;
-  for (const std::string& text : lists) {
-    const std::vector<int> part = bench::ParseIntList(option, text, low, high);
-    out.insert(out.end(), part.begin(), part.end());
-  }
-  if (lists.empty()) out.push_back(absent);
-  return out;
-}
-
-std::vector<std::string> Words(const std::vector<std::string>& lists) {
-  std::vector<std::string> out;
-  for (const std::string& text : lists) {
-    for (size_t begin = 0; begin <= text.size();) {
-      const size_t comma = std::min(text.find(',', begin), text.size());
-      out.push_back(text.substr(begin, comma - begin));
-      begin = comma + 1;
-    }
-  }
-  return out;
-}
-
 // Every combination, in llama-bench's order.
 std::vector<TestSpec> Tests(const BenchOptions& o) {
-  const auto prompts = Numbers("-p", o.n_prompt, 0, kMaxTokens, 512);
-  const auto gens = Numbers("-n", o.n_gen, 0, kMaxTokens, 128);
-  const auto depths = Numbers("-d", o.n_depth, 0, kMaxTokens, 0);
-  const auto batches = Numbers("-b", o.n_batch, 1, kMaxTokens, 2048);
+  const auto prompts = Numbers("-p", o.n_prompt, 0, kMaxBenchTokens, 512);
+  const auto gens = Numbers("-n", o.n_gen, 0, kMaxBenchTokens, 128);
+  const auto depths = Numbers("-d", o.n_depth, 0, kMaxBenchTokens, 0);
+  const auto batches = Numbers("-b", o.n_batch, 1, kMaxBenchTokens, 2048);
   const auto ubatches = Numbers("-ub", o.n_ubatch, 1, static_cast<int>(kMaxBatchTokens), 512);
   const auto threads = Numbers("-t", o.n_threads, 1, ThreadPool::kMaxThreads, AdviseThreads().threads);
   std::vector<std::pair<int, int>> shapes;
   for (const int p : prompts) shapes.push_back({p, 0});
   for (const int n : gens) shapes.push_back({0, n});
-  for (const std::string& text : o.pg) shapes.push_back(bench::ParseIntPair("-pg", text, kMaxTokens));
+  for (const std::string& text : o.pg) shapes.push_back(bench::ParseIntPair("-pg", text, kMaxBenchTokens));
   std::vector<std::pair<std::string, std::string>> types;
   const auto keys = o.type_k.empty() ? std::vector<std::string>{} : Words(o.type_k);
   const auto values = o.type_v.empty() ? std::vector<std::string>{} : Words(o.type_v);
@@ -166,17 +116,6 @@ std::vector<TestSpec> Tests(const BenchOptions& o) {
   return tests;
 }
 
-std::vector<ModelSource> Sources(const BenchOptions& o) {
-  std::vector<ModelSource> sources;
-  for (const std::string& path : Words(o.models)) sources.push_back({path, ""});
-  for (const std::string& text : o.synthetic) {
-    ParseSynthetic(text);  // a mistake shows before anything is measured
-    sources.push_back({"", text});
-  }
-  if (sources.empty()) sources.push_back({DemoModelPath(), ""});
-  return sources;
-}
-
 // Columns of the Markdown table that say something: what is not as usual or differs from test to test.
 bench::MarkdownOptions Markdown(const std::vector<TestSpec>& tests) {
   const TestSpec usual;
@@ -191,75 +130,74 @@ bench::MarkdownOptions Markdown(const std::vector<TestSpec>& tests) {
   return options;
 }
 
-// One line of standard error that is overwritten (on a terminal), or a line each time (--progress elsewhere).
-class ProgressLine {
- public:
-  explicit ProgressLine(bool wanted) : terminal_(isatty(STDERR_FILENO)), on_(wanted || terminal_) {}
-  ~ProgressLine() { Clear(); }
-  void Say(const std::string& text) {
-    if (!on_) return;
-    std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", text.c_str());
-    std::fflush(stderr);
-    drawn_ = true;
-  }
-  void Clear() {
-    if (terminal_ && drawn_) std::fprintf(stderr, "\r\033[K");
-    drawn_ = false;
-  }
-
- private:
-  const bool terminal_, on_;
-  bool drawn_ = false;
-};
-
 int Save(const BenchOptions& o) {
-  if (o.synthetic.size() != 1 || !o.models.empty()) {
+  if (o.source.synthetic.size() != 1 || !o.source.models.empty()) {
     Fail(ErrorCode::kInvalidArgument, "--save: writes one synthetic model: give it with --synthetic SHAPE:TYPE");
   }
   ThreadPool pool(AdviseThreads().threads);
-  const GgufWriter writer = SyntheticWriter(ParseSynthetic(o.synthetic[0]), pool);
+  const GgufWriter writer = SyntheticWriter(ParseSynthetic(o.source.synthetic[0]), pool);
   writer.Write(o.save);
   std::fprintf(stderr, "%s: %.2f GB of random weights\n", Printable(o.save, 400).c_str(), static_cast<double>(writer.FileBytes()) / 1e9);
   return kExitOk;
 }
 
-void Print(const std::string& text, std::FILE* out) {
-  std::fwrite(text.data(), 1, text.size(), out);
-  std::fflush(out);
-}
+struct Mode {
+  const char* name;
+  const char* summary;
+  int (*run)(int argc, char** argv);
+};
+constexpr Mode kModes[] = {
+    {"sweep", "speed over the depth of the context", RunBenchSweep},
+    {"batched", "speed of several streams together", RunBenchBatched},
+    {"roofline", "the machine's limits: memory, int8 and bf16 arithmetic", RunBenchRoofline},
+    {"compare", "two configurations, engines or recorded runs", RunBenchCompare},
+};
 
 }  // namespace
 
 int RunBench(int argc, char** argv) {
+  for (const Mode& mode : kModes) {
+    if (argc < 2 || std::string_view(argv[1]) != mode.name) continue;
+    std::string program = argv[0] + std::string(" ") + mode.name;
+    argv[1] = program.data();
+    return mode.run(argc - 1, argv + 1);
+  }
   CLI::App app("Measures prompt processing (pp) and generation (tg) speed. Options and output are llama-bench's. Lists: N,N,N, "
                "FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR, or the option repeated.");
+  std::string modes = "Modes: ";
+  for (const Mode& mode : kModes) modes += Format("\n  lutra bench %-9s %s", mode.name, mode.summary);
+  app.footer(modes);
   BenchOptions o;
   AddBenchOptions(app, &o);
   std::vector<std::string> ignored(std::size(kIgnored));
   for (size_t i = 0; i < std::size(kIgnored); ++i) {
     app.add_option(kIgnored[i].names, ignored[i])->type_name("")->group("");
   }
-  std::vector<std::string> args = NormalizeArgs(argc, argv);
-  std::vector<char*> arg_pointers;
-  for (std::string& arg : args) arg_pointers.push_back(arg.data());
-  if (const auto status = ParseArgs(app, argc, arg_pointers.data())) return *status;
+  if (const auto status = ParseBenchArgs(app, argc, argv)) return *status;
   for (size_t i = 0; i < std::size(kIgnored); ++i) {
     if (!ignored[i].empty()) std::fprintf(stderr, "lutra bench: %s changes nothing: %s\n", kIgnored[i].names, kIgnored[i].why);
   }
   if (!o.save.empty()) return Save(o);
 
   const std::vector<TestSpec> tests = Tests(o);
-  const std::vector<ModelSource> sources = Sources(o);
+  const std::vector<ModelSource> sources = Sources(o.source);
   SetSimd(o.simd, !o.no_amx);
   SetPrefill(o.prefill);
   const auto out = bench::MakePrinter("-o", o.output, Markdown(tests));
   const auto err = bench::MakePrinter("-oe", o.output_err, Markdown(tests));
-  ProgressLine progress(o.progress);
+  BenchProgress progress(o.progress);
   bench::RunOptions run;
   run.repetitions = o.repetitions;
   run.delay_s = o.delay;
   run.warmup = !o.no_warmup;
   run.cancel = &InterruptFlag();
+  std::optional<bench::Roofline> limits;
+  if (!o.no_roofline) {
+    run.roofline = [&](int threads) -> std::optional<bench::Roofline> {
+      if (!limits || limits->threads != threads) limits = bench::FindRoofline(threads, false, [&](const std::string& what) { progress.Say(what); });
+      return limits;
+    };
+  }
 
   if (out) Print(out->Header(), stdout);
   if (err) Print(err->Header(), stderr);
@@ -278,6 +216,9 @@ int RunBench(int argc, char** argv) {
       progress.Clear();
       if (out) Print(out->Row(record), stdout);
       if (err) Print(err->Row(record), stderr);
+      if (!record.noise.empty()) {
+        std::fprintf(stderr, "lutra bench: %s: the machine was not quiet: %s\n", bench::TestName(test).c_str(), record.noise.c_str());
+      }
     }
   }
   if (out) Print(out->Footer(), stdout);

@@ -57,7 +57,7 @@ struct Chat {
       Note(Format("The context of %u tokens is full. /clear forgets the conversation, /undo the last turn; a longer context is "
                   "given at start with -c N.", session.n_ctx()));
     }
-    if (show_status) Note(StatusLine(g, session));
+    if (show_status) Note(StatusLine(g, session, engine));
   }
 
   // Runs one answer; errors that leave the conversation whole are shown, not thrown.
@@ -182,7 +182,7 @@ void Stats(Chat& chat, const std::string&) {
   chat.Note(chat.engine.thread_reason() + "; SIMD " + SimdName());
   chat.Note(Format("context %zu of %u tokens; %zu turns", chat.session.tokens().size(), chat.session.n_ctx(),
                    chat.conversation.n_turns()));
-  if (chat.has_last) chat.Note(StatusLine(chat.last, chat.session));
+  if (chat.has_last) chat.Note(StatusLine(chat.last, chat.session, chat.engine));
 }
 
 void Exit(Chat& chat, const std::string&) { chat.leave = true; }

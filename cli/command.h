@@ -32,6 +32,7 @@ int RunImatrix(int argc, char** argv);
 int RunChat(int argc, char** argv);
 int RunRun(int argc, char** argv);
 int RunBench(int argc, char** argv);
+int RunDoctor(int argc, char** argv);
 int RunServe(int argc, char** argv);
 int RunQuantize(int argc, char** argv);
 

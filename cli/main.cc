@@ -20,6 +20,7 @@ constexpr Command kCommands[] = {
     {"inspect", "show what a GGUF file holds: metadata, tensors, sizes", RunInspect},
     {"tokenize", "text to token ids and back", RunTokenize},
     {"bench", "measure speed, of a file or of random weights in any shape", RunBench},
+    {"doctor", "look for what is wrong or slow on this machine, or with a model", RunDoctor},
     {"perplexity", "measure the perplexity of a text, or compare two models on it", RunPerplexity},
     {"imatrix", "collect the importance of weights from a text, for quantizing", RunImatrix},
     {"quantize", "make a model smaller: other tensor types, by name, rule or target size", RunQuantize},

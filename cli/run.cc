@@ -117,7 +117,7 @@ int RunRun(int argc, char** argv) {
   } else if (terminal && !result.text.ends_with('\n')) {
     std::printf("\n");
   }
-  if (!model.quiet) std::fprintf(stderr, "%s\n", StatusLine(result, session).c_str());
+  if (!model.quiet) std::fprintf(stderr, "%s\n", StatusLine(result, session, *engine).c_str());
   return FinishOutput(result.finish == FinishReason::kCancelled && InterruptFlag() ? kExitInterrupted : kExitOk);
 }
 

@@ -53,6 +53,7 @@ class Model {
 
   // x [n_embd] = row `token` of the embedding.
   void Embed(int32_t token, float* x) const;
+  uint64_t embedding_row_bytes() const { return RowBytes(*embedding_->type, hparams_.n_embd); }
 
   // Bytes of packed weights held in memory beside the mapped file.
   uint64_t packed_bytes() const { return packed_bytes_; }

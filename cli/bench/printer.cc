@@ -97,6 +97,9 @@ class Markdown : public Printer {
     for (const std::string& name : options_.columns) fields_.push_back({name, std::max<int>(6, static_cast<int>(name.size()))});
     fields_.push_back({"test", 15});
     fields_.push_back({"t/s", 20});
+    fields_.push_back({"GB/s", 6});
+    fields_.push_back({"TOPS", 6});
+    fields_.push_back({"% roof", 6});
     std::string names = "|", lines = "|";
     for (const auto& [name, width] : fields_) {
       names += Format(" %*s |", width, name.c_str());
@@ -130,6 +133,10 @@ class Markdown : public Printer {
     if (name == "backend") return "CPU";
     if (name == "threads") return std::to_string(r.spec.n_threads);
     if (name == "test") return TestName(r.spec);
+    const double seconds = r.median_seconds();
+    if (name == "GB/s") return seconds > 0 ? Format("%.1f", r.work.bytes() / seconds / 1e9) : "";
+    if (name == "TOPS") return seconds > 0 ? Format("%.3f", r.work.ops() / seconds / 1e12) : "";
+    if (name == "% roof") return r.percent_of_roofline() ? Format("%.1f", *r.percent_of_roofline()) : "";
     for (const Column& c : Columns()) {
       if (name == c.name) return c.value(r).value_or("");
     }

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <map>
 #include <thread>
 
@@ -30,14 +29,10 @@ std::string Now() {
   return text;
 }
 
-std::string CpuName() {
-  std::ifstream in("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(in, line)) {
-    if (line.rfind("model name", 0) == 0) return line.substr(std::min(line.size(), line.find(": ") + 2));
-  }
-  return "unknown";
-}
+// Prompt tokens a forward pass takes.
+int PassTokens(const TestSpec& spec) { return std::min(spec.n_batch, spec.n_ubatch); }
+
+size_t PagesFor(int n_ctx) { return (static_cast<size_t>(n_ctx) + kKvPage - 1) / kKvPage; }
 
 }  // namespace
 
@@ -76,55 +71,59 @@ uint64_t BenchModel::TensorWeights() const {
   return n;
 }
 
-void BenchModel::Prepare(const TestSpec& spec) {
+void BenchModel::Prepare(const TestSpec& spec, size_t n_pages, int logits) {
   if (spec.type_k != spec.type_v) {
     Fail(ErrorCode::kInvalidArgument, "-ctk %s -ctv %s: keys and values have one type here", spec.type_k.c_str(), spec.type_v.c_str());
   }
   const KvType kv_type = ParseKvType(spec.type_k);
-  const int batch = std::max(1, std::min({spec.n_batch, spec.n_ubatch, std::max(spec.n_prompt, spec.n_depth)}));
-  const int n_ctx = spec.n_prompt + spec.n_gen + spec.n_depth;
+  const int tokens = std::max({1, logits, std::min(PassTokens(spec), std::max(spec.n_prompt, spec.n_depth))});
   const bool new_pool = pool_->n_threads() != spec.n_threads;
-  if (new_pool || decoder_ == nullptr || decoder_batch_ != batch || kv_type_ != kv_type) {
+  if (new_pool || decoder_ == nullptr || decoder_tokens_ < tokens || decoder_logits_ < logits || kv_type_ != kv_type) {
     decoder_.reset();
     if (new_pool) pool_ = std::make_unique<ThreadPool>(spec.n_threads);
-    decoder_ = std::make_unique<Decoder>(*model_, *pool_, kv_type, static_cast<size_t>(batch), 1);
-    decoder_batch_ = batch;
+    decoder_ = std::make_unique<Decoder>(*model_, *pool_, kv_type, static_cast<size_t>(tokens), static_cast<size_t>(logits));
+    decoder_tokens_ = tokens;
+    decoder_logits_ = logits;
     if (kv_type_ != kv_type) cache_ = {};
     kv_type_ = kv_type;
-    batch_.reserve(static_cast<size_t>(batch));
+    batch_.reserve(static_cast<size_t>(tokens));
   }
   const size_t page_bytes = decoder_->kv_layout().page_bytes();
-  const size_t n_pages = (static_cast<size_t>(n_ctx) + kKvPage - 1) / kKvPage;
-  if (cache_.size() < n_pages * page_bytes) {
-    filled_ = 0;
-    cache_ = {};
-    const MemoryAdvice memory = AdviseMemory();
-    if (memory.available_bytes != 0 && n_pages * page_bytes > memory.available_bytes) {
-      Fail(ErrorCode::kResourceExhausted, "%s: a context of %d tokens needs %.2f GB for keys and values, but only %.2f GB are available",
-           source_.Name().c_str(), n_ctx, static_cast<double>(n_pages * page_bytes) / 1e9,
-           static_cast<double>(memory.available_bytes) / 1e9);
-    }
-    cache_ = AlignedArray<uint8_t>(n_pages * page_bytes);
-    std::memset(cache_.data(), 0, cache_.size());  // so that no test pays for its first touch
-    pages_.clear();
-    for (size_t at = 0; at < cache_.size(); at += page_bytes) pages_.push_back(cache_.data() + at);
+  if (cache_.size() >= n_pages * page_bytes) return;
+  filled_ = 0;
+  cache_ = {};
+  const MemoryAdvice memory = AdviseMemory();
+  if (memory.available_bytes != 0 && n_pages * page_bytes > memory.available_bytes) {
+    Fail(ErrorCode::kResourceExhausted, "%s: %zu tokens of context need %.2f GB for keys and values, but only %.2f GB are available",
+         source_.Name().c_str(), n_pages * kKvPage, static_cast<double>(n_pages * page_bytes) / 1e9,
+         static_cast<double>(memory.available_bytes) / 1e9);
   }
+  cache_ = AlignedArray<uint8_t>(n_pages * page_bytes);
+  std::memset(cache_.data(), 0, cache_.size());  // so that no test pays for its first touch
+  pages_.clear();
+  for (size_t at = 0; at < cache_.size(); at += page_bytes) pages_.push_back(cache_.data() + at);
+}
+
+void BenchModel::Reserve(const TestSpec& spec, int n_ctx) { Prepare(spec, PagesFor(n_ctx), 1); }
+
+uint8_t* const* BenchModel::Pages(int stream, int n_ctx) const {
+  return pages_.data() + static_cast<size_t>(stream) * PagesFor(n_ctx);
 }
 
 void BenchModel::CheckCancelled() const {
   if (cancel_ != nullptr && cancel_->load()) Fail(ErrorCode::kCancelled, "stopped");
 }
 
-void BenchModel::Prompt(const TestSpec& spec, int pos, int n) {
+void BenchModel::Prompt(const TestSpec& spec, uint8_t* const* pages, int pos, int n) {
   const int end = pos + n;
   while (pos < end) {
     const int batch_end = std::min(end, pos + spec.n_batch);
     while (pos < batch_end) {
       CheckCancelled();
-      const int part = std::min(batch_end - pos, decoder_batch_);
+      const int part = std::min(batch_end - pos, PassTokens(spec));
       batch_.clear();
       for (int i = 0; i < part; ++i) {
-        batch_.push_back({RandomToken(), pos + i, pages_.data(), pos + i + 1 == batch_end});
+        batch_.push_back({RandomToken(), pos + i, pages, pos + i + 1 == batch_end});
       }
       decoder_->Forward(batch_);
       pos += part;
@@ -147,7 +146,8 @@ BenchRecord BenchModel::Run(const TestSpec& spec, const RunOptions& options) {
   const auto say = [&](const std::string& what) {
     if (options.progress) options.progress(TestName(spec) + ": " + what);
   };
-  Prepare(spec);
+  const int end = spec.n_depth + spec.n_prompt + spec.n_gen;
+  Prepare(spec, PagesFor(end), 1);
   BenchRecord record;
   record.model_filename = source_.Name();
   record.model_type = Description();
@@ -162,24 +162,73 @@ BenchRecord BenchModel::Run(const TestSpec& spec, const RunOptions& options) {
   if (options.delay_s > 0) std::this_thread::sleep_for(std::chrono::seconds(options.delay_s));
   if (spec.n_depth > filled_) {
     say(Format("filling the context to %d", spec.n_depth));
-    Prompt(spec, filled_, spec.n_depth - filled_);
-    filled_ = spec.n_depth;
+    Prompt(spec, pages_.data(), filled_, spec.n_depth - filled_);
   }
-  // What a test writes behind its depth is forgotten.
-  filled_ = spec.n_depth;
+  // Which tokens the cache is of makes no difference to the speed: a later test at a depth finds what this one leaves.
+  filled_ = std::max(filled_, end);
   if (options.warmup) {
     say("warm-up");
-    if (spec.n_prompt > 0) Prompt(spec, spec.n_depth, spec.n_prompt);
+    if (spec.n_prompt > 0) Prompt(spec, pages_.data(), spec.n_depth, spec.n_prompt);
     if (spec.n_gen > 0) Generate(spec.n_depth + spec.n_prompt, 1, nullptr);
   }
+  record.work = WorkOf(spec);
+  if (options.roofline) record.roofline = options.roofline(spec.n_threads);
+  record.token_ns.reserve(static_cast<size_t>(options.repetitions) * static_cast<size_t>(spec.n_gen));
+  ResetRssPeak();
+  const MachineState before = ReadMachineState();
+  energy_.Start();
   for (int i = 0; i < options.repetitions; ++i) {
     say(Format("run %d of %d", i + 1, options.repetitions));
     const auto start = Clock::now();
-    if (spec.n_prompt > 0) Prompt(spec, spec.n_depth, spec.n_prompt);
-    if (spec.n_gen > 0) Generate(spec.n_depth + spec.n_prompt, spec.n_gen, nullptr);
+    if (spec.n_prompt > 0) {
+      Prompt(spec, pages_.data(), spec.n_depth, spec.n_prompt);
+      record.prompt_ns.push_back(NsSince(start));
+    }
+    if (spec.n_gen > 0) Generate(spec.n_depth + spec.n_prompt, spec.n_gen, &record.token_ns);
     record.samples_ns.push_back(NsSince(start));
   }
+  record.joules = energy_.Stop();
+  record.noise = NoiseText(before, ReadMachineState(), spec.n_threads);
+  record.rss_peak_mib = RssPeakMib();
   return record;
+}
+
+BenchModel::Batched BenchModel::RunBatched(const TestSpec& spec, int n_streams, const RunOptions& options) {
+  cancel_ = options.cancel;
+  const int n_ctx = spec.n_prompt + spec.n_gen;
+  Prepare(spec, PagesFor(n_ctx) * static_cast<size_t>(n_streams), n_streams);
+  filled_ = 0;
+  Batched result{};
+  auto start = Clock::now();
+  for (int s = 0; s < n_streams; ++s) Prompt(spec, Pages(s, n_ctx), 0, spec.n_prompt);
+  result.prompt_seconds = static_cast<double>(NsSince(start)) / 1e9;
+  const auto step = [&](int pos) {
+    CheckCancelled();
+    batch_.clear();
+    for (int s = 0; s < n_streams; ++s) batch_.push_back({RandomToken(), pos, Pages(s, n_ctx), true});
+    decoder_->Forward(batch_);
+  };
+  if (options.warmup) step(spec.n_prompt);
+  start = Clock::now();
+  for (int i = 0; i < spec.n_gen; ++i) step(spec.n_prompt + i);
+  result.decode_seconds = static_cast<double>(NsSince(start)) / 1e9;
+  return result;
+}
+
+Work BenchModel::WorkOf(const TestSpec& spec) const {
+  Work work;
+  const KvLayout& kv = decoder_->kv_layout();
+  const int end = spec.n_depth + spec.n_prompt;
+  for (int pos = spec.n_depth; pos < end;) {  // the passes of Prompt
+    const int batch_end = std::min(end, pos + spec.n_batch);
+    while (pos < batch_end) {
+      const int part = std::min(batch_end - pos, PassTokens(spec));
+      work += WorkOfPass(*model_, kv, static_cast<size_t>(pos), static_cast<size_t>(part), pos + part == batch_end ? 1 : 0);
+      pos += part;
+    }
+  }
+  for (int i = 0; i < spec.n_gen; ++i) work += WorkOfPass(*model_, kv, static_cast<size_t>(end + i), 1, 1);
+  return work;
 }
 
 }  // namespace lutra::bench

@@ -17,7 +17,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#if defined(__linux__)
+#if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -212,24 +212,29 @@ bool CpuHasAvx512Vnni() {
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c >> 11 & 1) != 0;
 }
+AmxSupport CpuAmx() {
+  unsigned a, b, c, d;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d >> 24 & 1) == 0) return {false, false};
+  return {(d >> 25 & 1) != 0, (d >> 22 & 1) != 0};
+}
 #else
 bool CpuHasAvxVnni() { return false; }
 bool CpuHasAvx512Vnni() { return false; }
+AmxSupport CpuAmx() { return {false, false}; }
 #endif
 
 #if defined(__x86_64__) && defined(__linux__)
-bool CpuHasAmxInt8() {
-  static const bool has = [] {
-    unsigned a, b, c, d;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-    if ((d >> 24 & 1) == 0 || (d >> 25 & 1) == 0) return false;  // AMX-TILE, AMX-INT8
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+bool RequestAmx() {
+  static const bool allowed = [] {
+    constexpr long kArchReqXcompPerm = 0x1023, kXfeatureTileData = 18;  // arch_prctl(2)
+    return CpuAmx().int8 && ::syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureTileData) == 0;
   }();
-  return has;
+  return allowed;
 }
 #else
-bool CpuHasAmxInt8() { return false; }
+bool RequestAmx() { return false; }
 #endif
+
+bool CpuHasAmxInt8() { return CpuAmx().int8 && RequestAmx(); }
 
 }  // namespace lutra

@@ -26,8 +26,14 @@ MemoryAdvice AdviseMemory(const std::string& root = "");
 bool CpuHasAvxVnni();
 bool CpuHasAvx512Vnni();
 
-// AMX tiles with int8 products, and the kernel lets this process use them (asked once, by the first call; Linux hands the 8 KiB of tile state
-// to those who ask only). Thread-safe.
+// AMX: what CPUID says the CPU has, and whether this process may use it. The kernel keeps the tile registers from a process
+// until it asks; RequestAmx asks (once, any thread, for all threads) and says whether they may be used from now on.
+struct AmxSupport {
+  bool int8, bf16;
+};
+AmxSupport CpuAmx();
+bool RequestAmx();
+// AMX tiles with int8 products, and this process may use them (asks).
 bool CpuHasAmxInt8();
 
 }  // namespace lutra

@@ -203,6 +203,28 @@ TEST_CASE("A tiny synthetic model is measured: as many samples as asked for, all
     CHECK(r.model_filename == "synthetic layers=2,embd=256,ff=256,vocab=300:Q4_0");
   }
   CHECK(said >= 12);
+  options.repetitions = 1;
+  options.roofline = [](int threads) {
+    Roofline limits;
+    limits.threads = threads;
+    limits.stream.memory_n = 1e-3;  // GB/s: nothing is slower than this machine
+    return std::optional<Roofline>(limits);
+  };
+  const BenchRecord r = model.Run({8, 3, 0, 8, 8, 1, "f16", "f16"}, options);
+  CHECK(r.token_ns.size() == 3);
+  CHECK(r.prompt_ns.size() == 1);
+  CHECK(*r.percent_of_roofline() > 100);
+  CHECK(r.work.weight_bytes > 4 * static_cast<double>(model.TensorBytes()) * 0.8);  // read by the prompt and each token
+  CHECK(r.work.weight_bytes < 4 * static_cast<double>(model.TensorBytes()));
+  for (const Column& c : Columns()) {
+    const std::string name = c.name;
+    if (name == "joules_per_token" || name == "noise" || name == "gpu_info") continue;
+    INFO(name);
+    CHECK(c.value(r).value_or("") != "");
+  }
+  const auto streams = model.RunBatched({4, 5, 0, 8, 8, 2, "f16", "f16"}, 3, options);
+  CHECK(streams.prompt_seconds > 0);
+  CHECK(streams.decode_seconds > 0);
   CHECK_THROWS_AS(model.Run({8, 0, 0, 8, 8, 1, "f16", "f32"}, options), Error);
   std::atomic<bool> cancel = true;
   options.cancel = &cancel;
