@@ -2,9 +2,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -17,27 +14,17 @@
 #include "cli/model_options.h"
 #include "cli/sampling_options.h"
 #include "cli/status.h"
+#include "cli/text_input.h"
 #include "engine/generate.h"
 #include "kernels/base/utf8.h"
 
 namespace lutra::cli {
 namespace {
 
-std::string ReadStream(std::istream& in, const std::string& name) {
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (in.bad()) Fail(ErrorCode::kIo, "%s: cannot read", Printable(name, 400).c_str());
-  return text;
-}
-
 // The prompt from -p, -f or standard input, whichever was given.
 std::string ReadPrompt(const std::string& text, bool has_text, const std::string& path) {
   if (has_text && text != "-") return text;
-  if (!path.empty() && path != "-") {
-    std::ifstream in(path, std::ios::binary);
-    if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the prompt file", Printable(path, 400).c_str());
-    return ReadStream(in, path);
-  }
-  return ReadStream(std::cin, "standard input");
+  return ReadTextFile(path.empty() ? "-" : path, "prompt file");
 }
 
 nlohmann::ordered_json ToJson(const Generation& g, const Engine& engine) {

@@ -18,14 +18,14 @@ std::string ReadStream(std::istream& in, const std::string& name) {
 
 }  // namespace
 
-std::string ReadTextFile(const std::string& path) {
+std::string ReadTextFile(const std::string& path, const char* what) {
   if (path == "-") return ReadStream(std::cin, "standard input");
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
-    Fail(ErrorCode::kInvalidArgument, "%s: is a folder, a text file is wanted", Printable(path, 400).c_str());
+    Fail(ErrorCode::kInvalidArgument, "%s: is a folder, a %s is wanted", Printable(path, 400).c_str(), what);
   }
   std::ifstream in(path, std::ios::binary);
-  if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the text file", Printable(path, 400).c_str());
+  if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the %s", Printable(path, 400).c_str(), what);
   return ReadStream(in, path);
 }
 
