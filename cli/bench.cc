@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/arithmetic_options.h"
 #include "cli/bench/int_list.h"
 #include "cli/bench/printer.h"
 #include "cli/bench/runner.h"
@@ -15,7 +16,6 @@
 #include "cli/interrupt.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
-#include "kernels/dispatch.h"
 #include "models/synthetic.h"
 
 namespace lutra::cli {
@@ -28,10 +28,11 @@ using bench::TestSpec;
 // As given on the command line: lists in text form.
 struct BenchOptions {
   SourceOptions source;
+  ArithmeticOptions arithmetic;
   std::vector<std::string> n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k, type_v;
-  std::string save, simd = "auto", prefill = "exact", output = "md", output_err = "none";
+  std::string save, output = "md", output_err = "none";
   int repetitions = 5, delay = 0;
-  bool progress = false, no_warmup = false, no_roofline = false, no_amx = false;
+  bool progress = false, no_warmup = false, no_roofline = false;
 };
 
 // Options of llama-bench that change nothing on a CPU or are always so here.
@@ -64,13 +65,7 @@ void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
   app.add_flag("--no-warmup", o->no_warmup, "leave out the run before the first that counts");
   app.add_flag("--no-roofline", o->no_roofline, "do not measure or look up the machine's limits");
-  app.add_option("--prefill", o->prefill, "exact, or fast: weights of long prompts are rounded further (default: exact)")
-      ->envname("LUTRA_PREFILL")
-      ->type_name("HOW");
-  app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl, amx")
-      ->envname("LUTRA_SIMD")
-      ->type_name("SET");
-  app.add_flag("--no-amx", o->no_amx, "leave the AMX tiles alone, whatever --simd takes")->envname("LUTRA_NO_AMX");
+  o->arithmetic.AddTo(app);
 }
 
 // Every combination, in llama-bench's order.
@@ -181,8 +176,7 @@ int RunBench(int argc, char** argv) {
 
   const std::vector<TestSpec> tests = Tests(o);
   const std::vector<ModelSource> sources = Sources(o.source);
-  SetSimd(o.simd, !o.no_amx);
-  SetPrefill(o.prefill);
+  o.arithmetic.Apply();
   const auto out = bench::MakePrinter("-o", o.output, Markdown(tests));
   const auto err = bench::MakePrinter("-oe", o.output_err, Markdown(tests));
   BenchProgress progress(o.progress);

@@ -2,20 +2,21 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cli/arithmetic_options.h"
 #include "cli/bench_options.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
-#include "kernels/dispatch.h"
 
 namespace lutra::cli {
 namespace {
 
 struct CommonOptions {
   SourceOptions source;
+  ArithmeticOptions arithmetic;
   int threads = AdviseThreads().threads, ubatch = 512;
-  std::string kv_type = "f16", simd = "auto", output = "md";
+  std::string kv_type = "f16", output = "md";
   bool progress = false;
 };
 
@@ -30,9 +31,7 @@ void AddCommon(CLI::App& app, CommonOptions* o) {
   app.add_option("--ctk,--kv-type", o->kv_type, "-ctk: type of the KV cache: f16, q8 or f32 (default: f16)")->type_name("TYPE");
   app.add_option("-o,--output", o->output, "md or jsonl (default: md)")->check(CLI::IsMember({"md", "jsonl"}))->type_name("FORMAT");
   app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
-  app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl")
-      ->envname("LUTRA_SIMD")
-      ->type_name("SET");
+  o->arithmetic.AddTo(app);
 }
 
 // A column: its name, and how its number is printed.
@@ -79,7 +78,7 @@ int RunBenchSweep(int argc, char** argv) {
   if (n_gen == 0) n_gen = std::max(1, n_prompt / 4);
   if (n_prompt > n_ctx) Fail(ErrorCode::kInvalidArgument, "-p: %d prompt tokens do not fit a context of %d (-c)", n_prompt, n_ctx);
   const bench::ModelSource source = OneSource(o.source, "sweep");
-  SetSimd(o.simd);
+  o.arithmetic.Apply();
   BenchProgress progress(o.progress);
   progress.Say("loading " + source.Name());
   bench::BenchModel model(source, o.threads);
@@ -130,7 +129,7 @@ int RunBenchBatched(int argc, char** argv) {
   const auto n_gen = Numbers("-ntg", gens, 1, kMaxBenchTokens, 64);
   const auto n_streams = Numbers("-npl", streams.empty() ? std::vector<std::string>{"1-64*2"} : streams, 1, 1024, 1);
   const bench::ModelSource source = OneSource(o.source, "batched");
-  SetSimd(o.simd);
+  o.arithmetic.Apply();
   BenchProgress progress(o.progress);
   progress.Say("loading " + source.Name());
   bench::BenchModel model(source, o.threads);

@@ -58,13 +58,7 @@ void AddModelOptions(CLI::App& app, ModelOptions* o, std::vector<std::string>* m
   app.add_option("-c,--ctx-size", o->n_ctx, "context in tokens; 0 takes the model's own, at most 8192")->type_name("N");
   app.add_option("-b,--batch-size", o->batch, "prompt tokens computed at once")->type_name("N");
   app.add_option("--kv-type", o->kv_type, "type of the KV cache: q8, f16 or f32")->type_name("TYPE");
-  app.add_option("--simd", o->simd, "cap the instruction set: auto, scalar, sse4, avx2, avx2vnni, avx3, avx3vnni, avx3_dl, amx")
-      ->envname("LUTRA_SIMD")
-      ->type_name("SET");
-  app.add_option("--prefill", o->prefill, "exact: the same results in any batch; fast: rounds weights of long prompts further")
-      ->envname("LUTRA_PREFILL")
-      ->type_name("HOW");
-  app.add_flag("--no-amx", o->no_amx, "leave the AMX tiles alone, whatever --simd takes")->envname("LUTRA_NO_AMX");
+  o->arithmetic.AddTo(app);
   app.add_flag("-q,--quiet", o->quiet, "say nothing but results and errors");
   app.add_option("--ctk,--cache-type-k", o->kv_type, "-ctk: the same as --kv-type")->type_name("TYPE");
   app.add_option("--ctv,--cache-type-v", o->kv_type_v, "-ctv: type of cached values; only what -ctk says")->type_name("TYPE");
@@ -89,8 +83,7 @@ std::string DemoModelPath() {
 }
 
 void ApplyModelOptions(const ModelOptions& o, EngineOptions* e) {
-  SetSimd(o.simd, !o.no_amx);
-  SetPrefill(o.prefill);
+  o.arithmetic.Apply();
   e->threads = o.threads;
   e->n_ctx = o.n_ctx;
   e->batch_tokens = o.batch;

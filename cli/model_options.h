@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/arithmetic_options.h"
 #include "engine/engine.h"
 
 namespace lutra::cli {
@@ -18,9 +19,7 @@ struct ModelOptions {
   uint32_t batch = 512;
   std::string kv_type = "f16";
   std::string kv_type_v;    // "" or the same
-  std::string simd = "auto";
-  std::string prefill = "exact";
-  bool no_amx = false;
+  ArithmeticOptions arithmetic;
   bool quiet = false;
 };
 
