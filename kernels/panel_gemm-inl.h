@@ -190,6 +190,43 @@ struct TileInput {
   const int16_t* words;  // [token][256] as pairs (0, 2), (1, 3) of every quad: [token][quad][2][2]
 };
 
+// sum += coefficients of 32 columns each (two of 16) times the activations' sums, for pairs [first, first + n).
+template <size_t kVectors, size_t kTokens>
+HWY_INLINE void AddPairSums(const int16_t (&coefficients)[8][kGemmRows][2], size_t first, size_t n, size_t row, const TileInput<kTokens>& x,
+                            VI (&sum)[kVectors * kTokens]) {
+  LUTRA_UNROLL(2)
+  for (size_t pair = first; pair < first + n; ++pair) {
+    VI v[kVectors];
+    LUTRA_UNROLL(4)
+    for (size_t j = 0; j < kVectors; ++j) {
+      v[j] = hn::Load(DI(), reinterpret_cast<const int32_t*>(coefficients[pair][row + j * kLanes]));
+    }
+    LUTRA_UNROLL(12)
+    for (size_t t = 0; t < kTokens; ++t) {
+      const VI a = Broadcast4(x.sums + t * 16 + 2 * pair);
+      LUTRA_UNROLL(4)
+      for (size_t j = 0; j < kVectors; ++j) sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
+    }
+  }
+}
+
+// y[t] = fma(supers * d[t * d_stride], float(sum[t]), y[t]): the one rounding of a unit.
+template <size_t kVectors, size_t kTokens>
+HWY_INLINE void AddScaled(const float* HWY_RESTRICT supers, const float* HWY_RESTRICT d, size_t d_stride,
+                          const VI (&sum)[kVectors * kTokens], float* HWY_RESTRICT y) {
+  const DF df;
+  LUTRA_UNROLL(12)
+  for (size_t t = 0; t < kTokens; ++t) {
+    const auto scale = hn::Set(df, d[t * d_stride]);
+    LUTRA_UNROLL(4)
+    for (size_t j = 0; j < kVectors; ++j) {
+      float* to = y + t * kGemmRows + j * kLanes;
+      const auto super = hn::Load(df, supers + j * kLanes);
+      hn::Store(Fma(hn::Mul(super, scale), hn::ConvertTo(df, sum[t * kVectors + j]), hn::Load(df, to)), df, to);
+    }
+  }
+}
+
 // sum += scale * 2-way products of the kQuads quads of group `group`; pair sums of kClass.pair_sums quads share one multiplication.
 template <GemmClass kClass, size_t kVectors, size_t kTokens>
 HWY_INLINE void GroupBytePairs(const GemmBlock& w, size_t row, const int8_t* HWY_RESTRICT q, size_t group, size_t n_quads,
@@ -237,7 +274,6 @@ HWY_INLINE void GroupBytePairs(const GemmBlock& w, size_t row, const int8_t* HWY
 template <GemmClass kClass, class DotT, BlockForm kForm, size_t kVectors, size_t kTokens>
 HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens>& x, size_t n_units, float* HWY_RESTRICT y) {
   const DI di;
-  const DF df;
   constexpr bool kWords = kForm == BlockForm::kWords;
   constexpr bool kBytes = kForm == BlockForm::kBytes;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
@@ -303,55 +339,13 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
       }
     }
     constexpr size_t kPairs = static_cast<size_t>(kClass.unit) / 32;
-    if constexpr (!kWords && kClass.offset) {
-      LUTRA_UNROLL(2)
-      for (size_t pair = u * kPairs; pair < (u + 1) * kPairs; ++pair) {
-        VI v[kVectors];
-        LUTRA_UNROLL(4)
-        for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(di, reinterpret_cast<const int32_t*>(w.offsets[pair][row + j * kLanes]));
-        LUTRA_UNROLL(12)
-        for (size_t t = 0; t < kTokens; ++t) {
-          const VI a = Broadcast4(x.sums + t * 16 + 2 * pair);
-          LUTRA_UNROLL(4)
-          for (size_t j = 0; j < kVectors; ++j) sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
-        }
-      }
-    }
-    LUTRA_UNROLL(12)
-    for (size_t t = 0; t < kTokens; ++t) {
-      const auto d = hn::Set(df, x.d[t * kUnits + u]);
-      LUTRA_UNROLL(4)
-      for (size_t j = 0; j < kVectors; ++j) {
-        float* to = y + t * kGemmRows + row + j * kLanes;
-        const auto super = hn::Load(df, w.supers[u] + row + j * kLanes);
-        hn::Store(Fma(hn::Mul(super, d), hn::ConvertTo(df, sum[t * kVectors + j]), hn::Load(df, to)), df, to);
-      }
-    }
+    if constexpr (!kWords && kClass.offset) AddPairSums<kVectors, kTokens>(w.offsets, u * kPairs, kPairs, row, x, sum);
+    AddScaled<kVectors, kTokens>(w.supers[u] + row, x.d + u, kUnits, sum, y + row);
     if constexpr (kClass.bias) {
       LUTRA_UNROLL(12)
       for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
-      LUTRA_UNROLL(2)
-      for (size_t pair = u * kPairs; pair < (u + 1) * kPairs; ++pair) {
-        VI v[kVectors];
-        LUTRA_UNROLL(4)
-        for (size_t j = 0; j < kVectors; ++j) v[j] = hn::Load(di, reinterpret_cast<const int32_t*>(w.biases[pair][row + j * kLanes]));
-        LUTRA_UNROLL(12)
-        for (size_t t = 0; t < kTokens; ++t) {
-          const VI a = Broadcast4(x.sums + t * 16 + 2 * pair);
-          LUTRA_UNROLL(4)
-          for (size_t j = 0; j < kVectors; ++j) sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
-        }
-      }
-      LUTRA_UNROLL(12)
-      for (size_t t = 0; t < kTokens; ++t) {
-        const auto d = hn::Set(df, x.d[t * kUnits + u]);
-        LUTRA_UNROLL(4)
-        for (size_t j = 0; j < kVectors; ++j) {
-          float* to = y + t * kGemmRows + row + j * kLanes;
-          const auto super = hn::Load(df, w.bias_supers[u] + row + j * kLanes);
-          hn::Store(Fma(hn::Mul(super, d), hn::ConvertTo(df, sum[t * kVectors + j]), hn::Load(df, to)), df, to);
-        }
-      }
+      AddPairSums<kVectors, kTokens>(w.biases, u * kPairs, kPairs, row, x, sum);
+      AddScaled<kVectors, kTokens>(w.bias_supers[u] + row, x.d + u, kUnits, sum, y + row);
     }
   }
 }

@@ -168,32 +168,32 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
               DotQuadPairs<kKind, kTokens, 4, 8>(step, table, shift, q, scale16, sum);
             }
           } else {
-          VI acc[kTokens];
-          if constexpr (kKind.shift != 0 && kTokens == 1) {
-            acc[0] = hn::IfThenElse(ShiftMask<kKind>(f.shifts, g, row), hn::Set(di, shifted_starts[0][block_group]),
-                                    hn::Set(di, starts[0][block_group]));
-          } else {
-            LUTRA_UNROLL(8)
-            for (size_t t = 0; t < kTokens; ++t) {
-              acc[t] = hn::Zero(di);
-              if constexpr (kStarts) acc[t] = hn::Set(di, starts[t][block_group]);
+            VI acc[kTokens];
+            if constexpr (kKind.shift != 0 && kTokens == 1) {
+              acc[0] = hn::IfThenElse(ShiftMask<kKind>(f.shifts, g, row), hn::Set(di, shifted_starts[0][block_group]),
+                                      hn::Set(di, starts[0][block_group]));
+            } else {
+              LUTRA_UNROLL(8)
+              for (size_t t = 0; t < kTokens; ++t) {
+                acc[t] = hn::Zero(di);
+                if constexpr (kStarts) acc[t] = hn::Set(di, starts[t][block_group]);
+              }
             }
-          }
-          if constexpr (kGroupsPerStep == 1) {
-            DotQuads<kKind, DotT, kTokens, 0, 8>(step, table, shift, q, acc);
-          } else if (h == 0) {
-            DotQuads<kKind, DotT, kTokens, 0, 4>(step, table, shift, q, acc);
-          } else {
-            DotQuads<kKind, DotT, kTokens, 4, 8>(step, table, shift, q, acc);
-          }
-          if constexpr (kKind.scale_bits == 0) {
-            LUTRA_UNROLL(8)
-            for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], acc[t]);
-          } else {
-            const VI scale = LoadScales<kKind, true>(f.scales, g, row);
-            LUTRA_UNROLL(8)
-            for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::Mul(acc[t], scale));
-          }
+            if constexpr (kGroupsPerStep == 1) {
+              DotQuads<kKind, DotT, kTokens, 0, 8>(step, table, shift, q, acc);
+            } else if (h == 0) {
+              DotQuads<kKind, DotT, kTokens, 0, 4>(step, table, shift, q, acc);
+            } else {
+              DotQuads<kKind, DotT, kTokens, 4, 8>(step, table, shift, q, acc);
+            }
+            if constexpr (kKind.scale_bits == 0) {
+              LUTRA_UNROLL(8)
+              for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], acc[t]);
+            } else {
+              const VI scale = LoadScales<kKind, true>(f.scales, g, row);
+              LUTRA_UNROLL(8)
+              for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::Mul(acc[t], scale));
+            }
           }
           if constexpr (kKind.bias) {
             VI scale = hn::Set(di, 1);
