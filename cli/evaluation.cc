@@ -1,8 +1,8 @@
 #include "cli/evaluation.h"
 
-#include <unistd.h>
-
 #include <cstdio>
+
+#include "kernels/base/error.h"
 
 namespace lutra::cli {
 
@@ -21,23 +21,10 @@ void SayWindows(const ModelOptions& model, const EvalWindows& windows) {
                windows.n_ctx(), windows.n_scored());
 }
 
-ProgressLine::ProgressLine(bool quiet)
-    : on_(!quiet && isatty(STDERR_FILENO)), start_(std::chrono::steady_clock::now()) {}
-
-void ProgressLine::Clear() {
-  if (drawn_) std::fprintf(stderr, "\r\033[K");
-  drawn_ = false;
-}
-
-void ProgressLine::Update(size_t done, size_t total) {
-  if (!on_) return;
-  const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const double each = elapsed / static_cast<double>(done);
-  const double left = each * static_cast<double>(total - done);
-  std::fprintf(stderr, "\r\033[K[%zu/%zu] %.2f s a chunk, %.0f %s left", done, total, each, left < 120 ? left : left / 60,
-               left < 120 ? "s" : "min");
-  std::fflush(stderr);
-  drawn_ = true;
+std::string ChunksText(const ProgressLine& line, size_t done, size_t total) {
+  const double each = line.Seconds() / static_cast<double>(done);
+  return Format("[%zu/%zu] %.2f s a chunk, %s left", done, total, each,
+                TimeLeft(line.Seconds(), static_cast<double>(done), static_cast<double>(total)).c_str());
 }
 
 }  // namespace lutra::cli

@@ -1,11 +1,12 @@
 // What commands that run a model over a text share.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "cli/model_options.h"
+#include "cli/progress_line.h"
 #include "engine/eval_windows.h"
 
 namespace lutra::cli {
@@ -16,18 +17,7 @@ std::unique_ptr<Engine> LoadForEvaluation(ModelOptions model, uint32_t n_ctx);
 // "256095 tokens, 500 chunks of 512, 255 tokens scored in each", unless quiet.
 void SayWindows(const ModelOptions& model, const EvalWindows& windows);
 
-// The time left, on one line of stderr where that is a terminal: "[12/500] 3.1 s a chunk, 25 min left".
-class ProgressLine {
- public:
-  explicit ProgressLine(bool quiet);
-  ~ProgressLine() { Clear(); }
-  void Clear();
-  void Update(size_t done, size_t total);
-
- private:
-  const bool on_;
-  bool drawn_ = false;
-  const std::chrono::steady_clock::time_point start_;
-};
+// "[12/500] 3.10 s a chunk, 25:13 left", for `line`, which began with the first chunk.
+std::string ChunksText(const ProgressLine& line, size_t done, size_t total);
 
 }  // namespace lutra::cli

@@ -94,7 +94,7 @@ int Collect(const Options& o, ImatrixSum* sum) {
           std::printf("[%zu]%.4f,", so_far.n_windows, so_far.nll.Perplexity().value);
           std::fflush(stdout);
         }
-        bar.Update(so_far.n_windows, n_windows);
+        bar.Update([&] { return ChunksText(bar, so_far.n_windows, n_windows); });
         const size_t done = so_far.n_windows;
         if (o.output_frequency > 0 && done % o.output_frequency == 0 && done < n_windows) Save(o, *sum, o.output, false);
         if (o.save_frequency > 0 && done % o.save_frequency == 0) {

@@ -12,6 +12,7 @@
 
 #include "cli/args.h"
 #include "cli/command.h"
+#include "cli/quantize_quality.h"
 #include "kernels/base/error.h"
 #include "kernels/base/utf8.h"
 #include "models/gguf.h"
@@ -86,6 +87,7 @@ void PrintText(const GgufFile& file, bool tensors, bool full) {
                   Printable(t.name).c_str(), t.type->name, ShapeText(t).c_str(), t.bytes);
     }
   }
+  if (const auto quality = ModelQuality::Read(file)) std::printf("\n%s", QualityText(file, *quality).c_str());
   const Totals totals = Sum(file);
   std::printf("\ntotal: %zu tensors, %" PRIu64 " weights, %" PRIu64
               " bytes, %.3f bits per weight\n",
@@ -105,18 +107,22 @@ Json TextJson(std::string_view text, bool full) {
   return Utf8Sanitize(text);
 }
 
+// The double nearest to the shortest text of the float: 1e-05, not 9.999999747378752e-06.
+double Shortest(float v) {
+  char text[64];
+  const char* end = std::to_chars(text, text + sizeof(text), v).ptr;
+  double shortest = static_cast<double>(v);
+  std::from_chars(text, end, shortest);
+  return shortest;
+}
+
 // JSON has no infinities and no NaN: those become text.
 Json NumberJson(const GgufValue& value, uint64_t i) {
   if (value.element_type == GgufType::kF32 || value.element_type == GgufType::kF64) {
     const double v = value.AsDouble(i);
     if (!std::isfinite(v)) return std::isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity";
     if (value.element_type == GgufType::kF64) return v;
-    // The double nearest to the shortest text of the float: 1e-05, not 9.999999747378752e-06.
-    char text[64];
-    const char* end = std::to_chars(text, text + sizeof(text), static_cast<float>(v)).ptr;
-    double shortest = v;
-    std::from_chars(text, end, shortest);
-    return shortest;
+    return Shortest(static_cast<float>(v));
   }
   if (value.element_type == GgufType::kBool) return *value.AsInt(i) != 0;
   if (value.element_type == GgufType::kU64) return *value.AsUint(i);
@@ -150,6 +156,28 @@ Json MetadataJson(const GgufFile& file, bool full) {
   return out;
 }
 
+Json QualityJson(const GgufFile& file, const ModelQuality& q) {
+  const auto pair = [](const ModelQuality::Value& v) -> Json { return {{"value", Shortest(v.value)}, {"error", Shortest(v.error)}}; };
+  Json tensors = Json::object();
+  for (size_t i = 0; i < q.tensor_errors.size(); ++i) tensors[Utf8Sanitize(file.tensors()[i].name)] = Shortest(q.tensor_errors[i]);
+  return {{"reference", Utf8Sanitize(q.reference)},
+          {"text", Utf8Sanitize(q.text)},
+          {"text_bytes", q.text_bytes},
+          {"text_sha256", Utf8Sanitize(q.text_sha256)},
+          {"context", q.context},
+          {"chunks", q.chunks},
+          {"tokens", q.tokens},
+          {"perplexity", pair(q.perplexity)},
+          {"reference_perplexity", pair(q.reference_perplexity)},
+          {"perplexity_ratio", pair(q.perplexity_ratio)},
+          {"kl_divergence", pair(q.kl_divergence)},
+          {"kl_divergence_99", Shortest(q.kl_divergence_99)},
+          {"kl_divergence_max", Shortest(q.kl_divergence_max)},
+          {"same_top", pair(q.same_top)},
+          {"importance", q.importance},
+          {"tensor_errors", std::move(tensors)}};
+}
+
 void PrintJson(const GgufFile& file, bool tensors, bool full) {
   const Totals totals = Sum(file);
   Json out = {{"file", Utf8Sanitize(file.path())},
@@ -173,6 +201,7 @@ void PrintJson(const GgufFile& file, bool tensors, bool full) {
                       {"offset", t.offset}});
     }
   }
+  if (const auto quality = ModelQuality::Read(file)) out["quality"] = QualityJson(file, *quality);
   Json types = Json::object();
   for (const auto& [name, type] : totals.types) {
     types[name] = {{"tensors", type.tensors}, {"weights", type.weights}, {"bytes", type.bytes}};

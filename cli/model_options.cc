@@ -1,12 +1,10 @@
 #include "cli/model_options.h"
 
-#include <unistd.h>
-
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
+#include "cli/progress_line.h"
 #include "kernels/base/error.h"
 #include "kernels/dispatch.h"
 
@@ -15,30 +13,13 @@ namespace {
 
 constexpr const char* kDemoFile = "demo-stories-6m-IQ5_K.gguf";
 
-// Draws "loading [####   ] 42 %" on one line of a terminal, at most a hundred times, once loading takes long enough to wonder.
-class LoadBar {
- public:
-  explicit LoadBar(bool on) : on_(on), start_(std::chrono::steady_clock::now()) {}
-  ~LoadBar() {
-    if (drawn_ >= 0) std::fprintf(stderr, "\r\033[K");
-  }
-  void Update(uint64_t done, uint64_t total) {
-    if (!on_ || total == 0) return;
-    if (drawn_ < 0 && std::chrono::steady_clock::now() - start_ < std::chrono::milliseconds(300)) return;
-    const int percent = static_cast<int>(static_cast<double>(done) * 100.0 / static_cast<double>(total));
-    if (percent == drawn_) return;
-    drawn_ = percent;
-    const int filled = percent * 30 / 100;
-    std::fprintf(stderr, "\rloading [%.*s%*s] %3d %% of %.2f GB", filled, "##############################",
-                 30 - filled, "", percent, static_cast<double>(total) / 1e9);
-    std::fflush(stderr);
-  }
-
- private:
-  bool on_;
-  std::chrono::steady_clock::time_point start_;
-  int drawn_ = -1;
-};
+// "loading [####   ]  42 % of 1.30 GB"
+std::string LoadText(uint64_t done, uint64_t total) {
+  const double part = total == 0 ? 1.0 : static_cast<double>(done) / static_cast<double>(total);
+  const int filled = static_cast<int>(part * 30);
+  return Format("loading [%.*s%*s] %3.0f %% of %.2f GB", filled, "##############################", 30 - filled, "", 100.0 * part,
+                static_cast<double>(total) / 1e9);
+}
 
 }  // namespace
 
@@ -99,8 +80,8 @@ std::unique_ptr<Engine> LoadEngine(const ModelOptions& o, EngineOptions e) {
   e.model_path = o.model.empty() ? DemoModelPath() : o.model;
   std::unique_ptr<Engine> engine;
   {
-    LoadBar bar(!o.quiet && isatty(STDERR_FILENO));
-    e.progress = [&bar](uint64_t done, uint64_t total) { bar.Update(done, total); };
+    ProgressLine bar(o.quiet, 0.3);  // once loading takes long enough to wonder
+    e.progress = [&bar](uint64_t done, uint64_t total) { bar.Update([&] { return LoadText(done, total); }); };
     engine = std::make_unique<Engine>(e);
   }
   if (!o.quiet) {

@@ -84,7 +84,7 @@ int Measure(const Options& o) {
           std::printf("[%zu]%.4f,", so_far.n_windows, so_far.nll.Perplexity().value);
           std::fflush(stdout);
         }
-        bar.Update(so_far.n_windows, n_windows);
+        bar.Update([&] { return ChunksText(bar, so_far.n_windows, n_windows); });
         return !interrupted;
       },
       writer.get());
@@ -137,7 +137,7 @@ int Compare(const Options& o) {
       bar.Clear();
       PrintRow(so_far.Means(), done);
     }
-    bar.Update(done, n_windows);
+    bar.Update([&] { return ChunksText(bar, done, n_windows); });
     return !interrupted;
   };
   KlReport report;

@@ -1,10 +1,7 @@
 // lutra quantize: a model file in other tensor types.
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cctype>
-#include <chrono>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -16,6 +13,8 @@
 #include "cli/args.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/progress_line.h"
+#include "cli/quantize_quality.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
 #include "kernels/base/parallel.h"
@@ -84,33 +83,13 @@ std::vector<const TensorTypeInfo*> TypeList(const std::string& text) {
   return types;
 }
 
-// One line on a terminal, rewritten; nothing elsewhere.
-class ProgressLine {
- public:
-  explicit ProgressLine(const QuantizePlan& plan) : total_(plan.n_weights), start_(Clock::now()), show_(::isatty(STDERR_FILENO) == 1) {}
-  void Show(const QuantizeProgress& p) {
-    const double seconds = Seconds();
-    if (!show_ || (seconds - shown_ < 0.1 && p.weights_done != total_)) return;
-    shown_ = seconds;
-    const double part = total_ == 0 ? 1.0 : static_cast<double>(p.weights_done) / static_cast<double>(total_);
-    const double left = part > 0.0 ? seconds * (1.0 - part) / part : 0.0;
-    std::fprintf(stderr, "\r\x1b[K[%zu/%zu] %3.0f %%  %s  %s -> %s  %.1f MiB written, ETA %d:%02d", p.i_tensor + 1, p.n_tensors, 100.0 * part,
-                 Printable(p.tensor->tensor->name, 48).c_str(), p.tensor->tensor->type->name, p.tensor->type->name, Mib(p.bytes_written),
-                 static_cast<int>(left) / 60, static_cast<int>(left) % 60);
-    std::fflush(stderr);
-  }
-  void Clear() const {
-    if (show_) std::fputs("\r\x1b[K", stderr);
-  }
-  double Seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  uint64_t total_;
-  Clock::time_point start_;
-  bool show_;
-  double shown_ = -1.0;
-};
+// "[3/20]  14 %  blk.0.attn_q.weight  F16 -> IQ4_K  12.0 MiB written, 0:41 left"
+std::string ProgressText(const QuantizeProgress& p, double seconds) {
+  const double done = static_cast<double>(p.weights_done), total = static_cast<double>(std::max<uint64_t>(p.n_weights, 1));
+  return Format("[%zu/%zu] %3.0f %%  %s  %s -> %s  %.1f MiB written, %s left", p.i_tensor + 1, p.n_tensors, 100.0 * done / total,
+                Printable(p.tensor->tensor->name, 48).c_str(), p.tensor->tensor->type->name, p.tensor->type->name, Mib(p.bytes_written),
+                TimeLeft(seconds, done, total).c_str());
+}
 
 void PrintPlan(const GgufFile& file, const QuantizePlan& plan, bool tensors) {
   if (tensors) {
@@ -131,6 +110,18 @@ void PrintPlan(const GgufFile& file, const QuantizePlan& plan, bool tensors) {
   }
   std::printf("%s: %zu tensors, %" PRIu64 " weights: %.2f MiB -> %.2f MiB, %.3f bits per weight\n", Printable(file.path(), 200).c_str(),
               plan.tensors.size(), plan.n_weights, Mib(plan.source_bytes), Mib(plan.bytes), plan.bits_per_weight());
+}
+
+// Prints what the new file tells about itself.
+int ReportQuality(const std::string& path, const QualityOptions& options) {
+  const GgufFile file = GgufFile::Open(path);
+  if (const auto quality = ModelQuality::Read(file)) std::printf("\n%s", QualityText(file, *quality).c_str());
+  if (const auto& e = options.failure()) {
+    Fail(e->code(), "%s: is written, but was not compared with its source: %s", Printable(path, 200).c_str(), e->what());
+  }
+  if (!options.interrupted()) return kExitOk;
+  std::fprintf(stderr, "lutra: interrupted; the file is written, its quality is that of the chunks done\n");
+  return kExitInterrupted;
 }
 
 }  // namespace
@@ -167,6 +158,8 @@ int RunQuantize(int argc, char** argv) {
   app.add_option("--include-weights", options.include_weights, "use the importance matrix only for names with this part (repeatable)")->type_name("PART");
   app.add_option("--exclude-weights", options.exclude_weights, "do not use the importance matrix for names with this part (repeatable)")->type_name("PART");
   app.add_option("--override-kv", overrides, "set a key: KEY=int:N, float:X, bool:true or str:TEXT (repeatable)")->type_name("KEY=KIND:VALUE");
+  QualityOptions quality;
+  quality.AddTo(app);
   app.add_flag("--keep-split", options.keep_split, "write as many files as the source has");
   app.add_option("-t,--threads", threads, "threads (default: physical cores)")->check(CLI::Range(1, ThreadPool::kMaxThreads))->type_name("N");
   app.add_flag("--dry-run", dry_run, "only say which tensor gets which type, and the sizes");
@@ -199,6 +192,10 @@ int RunQuantize(int argc, char** argv) {
   }
   const GgufFile file = GgufFile::Open(in_path);
   const std::atomic<bool>& interrupted = InterruptFlag();
+  if (quality.wanted() && options.keep_split && file.n_parts() > 1) {
+    Fail(ErrorCode::kInvalidArgument, "--evaluate: goes with one file; leave out --keep-split");
+  }
+  if (quality.wanted() && !dry_run) quality.Prepare(file, threads);
   ThreadPool pool(threads > 0 ? threads : AdviseThreads().threads);
   QuantizePlan plan;
   if (target.empty()) {
@@ -206,10 +203,10 @@ int RunQuantize(int argc, char** argv) {
   } else {
     uint64_t n_weights = 0;
     for (const GgufTensor& tensor : file.tensors()) n_weights += tensor.n_weights();
-    const bool terminal = ::isatty(STDERR_FILENO) == 1;
+    ProgressLine line;
     plan = PlanForTarget(file, options, ParseTargetSize(target, n_weights), TypeList(target_types), &pool, [&](size_t done, size_t all) {
       if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
-      if (terminal) std::fprintf(stderr, "\r\x1b[Kmeasuring errors: %zu of %zu%s", done, all, done == all ? "\r\x1b[K" : "");
+      line.Update([&] { return Format("measuring errors: %zu of %zu", done, all); });
     });
   }
   if (!recipe_path.empty()) {
@@ -222,22 +219,24 @@ int RunQuantize(int argc, char** argv) {
     PrintPlan(file, plan, true);
     return kExitOk;
   }
-  ProgressLine line(plan);
-  try {
-    WriteQuantized(file, options, plan, &pool, out_path, [&](const QuantizeProgress& p) {
-      if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
-      line.Show(p);
-    });
-  } catch (...) {
-    line.Clear();
-    throw;
+  double seconds = 0.0;
+  {
+    ProgressLine line;
+    const QuantizeQuality measured = quality.Quality();
+    WriteQuantized(
+        file, options, plan, &pool, out_path,
+        [&](const QuantizeProgress& p) {
+          if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
+          seconds = line.Seconds();
+          if (p.weights_done == p.n_weights) return line.Clear();
+          line.Update([&] { return ProgressText(p, seconds); });
+        },
+        quality.wanted() ? &measured : nullptr);
   }
-  line.Clear();
   PrintPlan(file, plan, verbose || !target.empty());
-  const double seconds = line.Seconds();
-  std::printf("%s: written in %.1f s, %.1f million weights a second\n", Printable(out_path, 200).c_str(), seconds,
+  std::printf("%s: quantized in %.1f s, %.1f million weights a second\n", Printable(out_path, 200).c_str(), seconds,
               static_cast<double>(plan.n_converted) / 1e6 / std::max(seconds, 1e-9));
-  return kExitOk;
+  return quality.wanted() ? ReportQuality(out_path, quality) : kExitOk;
 }
 
 }  // namespace lutra::cli

@@ -7,10 +7,10 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/quant_format.h"
 #include "models/bounded_reader.h"
-#include "models/temporary_file.h"
 
 namespace lutra {
 namespace {
@@ -208,11 +208,19 @@ void GgufWriter::WriteTo(const GgufByteSink& sink) const {
   }
 }
 
-void GgufWriter::Write(const std::string& path) const {
-  TemporaryFile file(path);
-  WriteTo([&](std::span<const uint8_t> bytes) { file.Write(bytes); });
-  file.Commit();
+std::unique_ptr<TemporaryFile> GgufWriter::WriteTemporary(const std::string& path) const {
+  auto file = std::make_unique<TemporaryFile>(path);
+  WriteTo([&](std::span<const uint8_t> bytes) { file->Write(bytes); });
+  file->Flush();
+  return file;
 }
+
+void GgufWriter::RewriteMetadata(TemporaryFile* file) const {
+  LUTRA_CHECK(FileBytes() == file->bytes());
+  file->Rewrite(Header(Alignment()));
+}
+
+void GgufWriter::Write(const std::string& path) const { WriteTemporary(path)->Commit(); }
 
 std::vector<uint8_t> GgufWriter::WriteToBytes() const {
   std::vector<uint8_t> out;

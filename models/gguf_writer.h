@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 
 #include "kernels/tensor_type.h"
 #include "models/gguf.h"
+#include "models/temporary_file.h"
 
 namespace lutra {
 
@@ -92,6 +94,10 @@ class GgufWriter {
   // path; kInvalidArgument if something other than a regular file is there. The temporary file is
   // removed when anything throws.
   void Write(const std::string& path) const;
+  // The same but for the name: all bytes can be read under the temporary one, and Commit does the rest.
+  std::unique_ptr<TemporaryFile> WriteTemporary(const std::string& path) const;
+  // Writes the metadata again into what WriteTemporary gave; keys were Set anew since, to values of as many bytes as before.
+  void RewriteMetadata(TemporaryFile* file) const;
   std::vector<uint8_t> WriteToBytes() const;
   // Hands all FileBytes() bytes to the sink, in order.
   void WriteTo(const GgufByteSink& sink) const;

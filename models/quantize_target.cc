@@ -57,7 +57,7 @@ double MeasureError(const QuantizeOptions& options, const GgufTensor& tensor, co
   RowQuantizer quantizer(type.id);
   std::vector<float> x(n), y(n);
   std::vector<uint8_t> row(RowBytes(type, n));
-  double error = 0.0, square = 0.0;
+  RowError sum;
   std::vector<float> importance;
   uint64_t importance_of = UINT64_MAX;
   for (uint64_t s = 0; s < samples; ++s) {
@@ -70,14 +70,9 @@ double MeasureError(const QuantizeOptions& options, const GgufTensor& tensor, co
     decode(tensor.data + r * row_bytes, n, x.data());
     quantizer.Quantize(x, importance, row.data());
     decode_out(row.data(), n, y.data());
-    for (uint64_t i = 0; i < n; ++i) {
-      const double w = importance.empty() ? 1.0 : static_cast<double>(importance[i]);
-      const double d = static_cast<double>(x[i]) - static_cast<double>(y[i]);
-      error += w * d * d;
-      square += w * static_cast<double>(x[i]) * static_cast<double>(x[i]);
-    }
+    sum += ErrorOf(x, y, importance);
   }
-  return square > 0.0 ? error / square : 0.0;
+  return sum.relative();
 }
 
 // Leaves the choices that are best for some price of a byte: ascending bytes, falling loss, slopes that flatten.

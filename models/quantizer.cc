@@ -7,11 +7,13 @@
 #include <atomic>
 #include <charconv>
 #include <cinttypes>
+#include <cmath>
 #include <cstring>
 #include <mutex>
 #include <regex>
 
 #include "kernels/base/aligned.h"
+#include "kernels/base/check.h"
 #include "kernels/base/error.h"
 #include "kernels/dequantize.h"
 #include "kernels/quantize/quantize.h"
@@ -46,7 +48,7 @@ std::regex Compile(const std::string& expression) {
 struct Worker {
   explicit Worker(uint32_t type_id) : quantizer(type_id) {}
   RowQuantizer quantizer;
-  std::vector<float> row;
+  std::vector<float> row, decoded;
 };
 
 class Workers {
@@ -74,17 +76,18 @@ class Workers {
   std::vector<std::unique_ptr<Worker>> idle_;
 };
 
-// Converts one tensor, slab by slab.
+// Converts one tensor, slab by slab. With `error`, measures it.
 void ConvertTensor(const GgufFile& file, const QuantizeOptions& options, const TensorPlan& plan, ThreadPool* pool,
-                   const GgufByteSink& sink, const std::function<void(uint64_t weights)>& advance) {
+                   const GgufByteSink& sink, const std::function<void(uint64_t weights)>& advance, RowError* error) {
   const GgufTensor& tensor = *plan.tensor;
   const uint64_t n = tensor.dim(0), n_rows = tensor.n_weights() / n;
   const uint64_t matrix_rows = tensor.dim(1);
   const uint64_t in_row = RowBytes(*tensor.type, n), out_row = RowBytes(*plan.type, n);
-  const DequantizeFn decode = FindDequantizer(tensor.type->id);
+  const DequantizeFn decode = FindDequantizer(tensor.type->id), decode_out = FindDequantizer(plan.type->id);
   const uint64_t slab_rows = std::clamp<uint64_t>(kSlabWeights / n, 1, n_rows);
   const uint64_t task_rows = std::clamp<uint64_t>(kTaskWeights / n, 1, slab_rows);
   AlignedArray<uint8_t> out(slab_rows * out_row);
+  std::vector<RowError> errors(error != nullptr ? slab_rows : 0);
   Workers workers(plan.type->id);
   std::vector<float> importance;
   uint64_t importance_of = UINT64_MAX;
@@ -104,12 +107,16 @@ void ConvertTensor(const GgufFile& file, const QuantizeOptions& options, const T
         try {
           std::unique_ptr<Worker> worker = workers.Take();
           worker->row.resize(n);
+          worker->decoded.resize(n);
           for (uint64_t r = begin + task * task_rows; r < std::min(end, begin + (task + 1) * task_rows); ++r) {
             decode(tensor.data + r * in_row, n, worker->row.data());
             if (!worker->quantizer.Quantize(worker->row, importance, out.data() + (r - begin) * out_row)) {
               uint64_t seen = bad_row.load();
               while (r < seen && !bad_row.compare_exchange_weak(seen, r)) {
               }
+            } else if (error != nullptr) {
+              decode_out(out.data() + (r - begin) * out_row, n, worker->decoded.data());
+              errors[r - begin] = ErrorOf(worker->row, worker->decoded, importance);
             }
           }
           workers.Give(std::move(worker));
@@ -123,6 +130,7 @@ void ConvertTensor(const GgufFile& file, const QuantizeOptions& options, const T
       Fail(ErrorCode::kCorrupt, "%s: tensor '%s': row %" PRIu64 " holds a NaN or an infinity: the source model is damaged",
            Printable(file.path(), 400).c_str(), Printable(tensor.name, 80).c_str(), bad_row.load());
     }
+    for (uint64_t r = begin; error != nullptr && r < end; ++r) *error += errors[r - begin];
     sink({out.data(), (end - begin) * out_row});
     file.part(tensor.part).Release(tensor.data + begin * in_row, (end - begin) * in_row);
     advance((end - begin) * n);
@@ -174,7 +182,7 @@ void Override(GgufWriter* writer, const GgufFile& file, const std::string& key, 
 GgufWriter Metadata(const GgufFile& file, const QuantizeOptions& options, const QuantizePlan& plan) {
   GgufWriter writer;
   for (const auto& [key, value] : file.metadata()) {
-    if (!key.starts_with("split.")) writer.Set(key, value);
+    if (!key.starts_with("split.") && !key.starts_with(kQualityPrefix)) writer.Set(key, value);
   }
   writer.Set("general.quantization_version", uint32_t{2});
   writer.Set("general.file_type", plan.file_type);
@@ -237,6 +245,17 @@ std::vector<float> ImportanceOf(const QuantizeOptions& options, const GgufTensor
   Fail(ErrorCode::kInvalidArgument,
        "%s: the importance matrix has %" PRIu64 " x %" PRIu64 " values for '%s', which has %" PRIu64 " columns: it was made for another model",
        Printable(options.imatrix->path, 400).c_str(), entry->n_matrices, entry->n_columns, Printable(tensor.name, 80).c_str(), n);
+}
+
+RowError ErrorOf(std::span<const float> x, std::span<const float> y, std::span<const float> importance) {
+  RowError sum;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double w = importance.empty() ? 1.0 : static_cast<double>(importance[i]);
+    const double d = static_cast<double>(x[i]) - static_cast<double>(y[i]);
+    sum.error += w * d * d;
+    sum.square += w * static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  }
+  return sum;
 }
 
 QuantizePlan PlanQuantize(const GgufFile& file, const QuantizeOptions& options) {
@@ -303,13 +322,23 @@ QuantizePlan PlanQuantize(const GgufFile& file, const QuantizeOptions& options) 
 }
 
 void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const QuantizePlan& plan, ThreadPool* pool,
-                    const std::string& path, const std::function<void(const QuantizeProgress&)>& progress) {
+                    const std::string& path, const std::function<void(const QuantizeProgress&)>& progress,
+                    const QuantizeQuality* quality) {
   QuantizeProgress now;
   now.n_tensors = plan.tensors.size();
   now.n_weights = plan.n_weights;
   const size_t n_files = options.keep_split ? file.n_parts() : 1;
+  LUTRA_CHECK(quality == nullptr || n_files == 1);
   std::vector<GgufWriter> writers(n_files);
   writers[0] = Metadata(file, options, plan);
+  ModelQuality measured;
+  if (quality != nullptr) {
+    measured = quality->known;
+    measured.tensor_bytes = plan.bytes;
+    measured.importance = options.imatrix != nullptr;
+    measured.tensor_errors.assign(plan.tensors.size(), 0.0f);
+    measured.Write(&writers[0]);  // takes the place
+  }
   for (size_t part = 0; n_files > 1 && part < n_files; ++part) {
     writers[part].Set("split.no", static_cast<uint16_t>(part));
     writers[part].Set("split.count", static_cast<uint16_t>(n_files));
@@ -321,7 +350,7 @@ void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const 
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const TensorPlan& tensor = plan.tensors[i];
     writers[n_files > 1 ? tensor.tensor->part : 0].AddTensor(
-        tensor.tensor->name, tensor.tensor->dims, tensor.type->id, [&file, &options, &plan, &now, &progress, pool, i](const GgufByteSink& sink) {
+        tensor.tensor->name, tensor.tensor->dims, tensor.type->id, [&, pool, i](const GgufByteSink& sink) {
           const TensorPlan& t = plan.tensors[i];
           now.tensor = &t;
           now.i_tensor = i;
@@ -335,7 +364,9 @@ void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const 
           };
           report(0);
           if (t.converts()) {
-            ConvertTensor(file, options, t, pool, counted, report);
+            RowError error;
+            ConvertTensor(file, options, t, pool, counted, report, quality != nullptr ? &error : nullptr);
+            if (quality != nullptr) measured.tensor_errors[i] = static_cast<float>(std::sqrt(error.relative()));
           } else {
             CopyTensor(file, *t.tensor, counted);
             report(t.tensor->n_weights());
@@ -348,8 +379,15 @@ void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const 
     CheckNotSource(file, n_files > 1 ? PartPath(path, i, n_files) : path);
   }
   CheckDisk(path, bytes);
-  for (size_t i = 0; i < n_files; ++i) writers[i].Write(n_files > 1 ? PartPath(path, i, n_files) : path);
+  std::vector<std::unique_ptr<TemporaryFile>> files;
+  for (size_t i = 0; i < n_files; ++i) files.push_back(writers[i].WriteTemporary(n_files > 1 ? PartPath(path, i, n_files) : path));
   file.CheckNotTruncated();
+  if (quality != nullptr) {
+    quality->measure(files[0]->temporary_name(), &measured);
+    measured.Write(&writers[0]);
+    writers[0].RewriteMetadata(files[0].get());
+  }
+  for (const std::unique_ptr<TemporaryFile>& complete : files) complete->Commit();
 }
 
 }  // namespace lutra

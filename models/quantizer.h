@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "kernels/base/parallel.h"
 #include "models/gguf.h"
 #include "models/imatrix.h"
+#include "models/model_quality.h"
 #include "models/quantize_mix.h"
 
 namespace lutra {
@@ -65,13 +67,33 @@ struct QuantizeProgress {
   uint64_t bytes_written = 0;
 };
 
+// What the written file is to tell about itself.
+struct QuantizeQuality {
+  ModelQuality known;  // before anything is written
+  // Fills in the rest, from the complete model under a temporary name. tensor_errors are there already.
+  std::function<void(const std::string& temporary_name, ModelQuality* quality)> measure;
+};
+
 // Writes `path` (or, with keep_split, "-00001-of-0000N" files named after it). Nothing appears under a final name before it is
 // complete and on disk. Memory: a few slabs of rows, whatever the size of the model. Calls progress between slabs, on the
 // calling thread; what it throws stops the work and removes what was written.
+// With `quality` (not with several files) measures the errors of tensors, calls it and stores what it tells.
 // Throws Error: kIo (also when the disk is too full, before anything is written), kCorrupt (a weight that is not finite: names
-// tensor and row), kInvalidArgument (path is the source).
+// tensor and row), kInvalidArgument (path is the source), what `quality` throws.
 void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const QuantizePlan& plan, ThreadPool* pool,
-                    const std::string& path, const std::function<void(const QuantizeProgress&)>& progress);
+                    const std::string& path, const std::function<void(const QuantizeProgress&)>& progress,
+                    const QuantizeQuality* quality = nullptr);
+
+// Of a row and what it was rounded to: sums of importance * (x - y)^2 and importance * x^2 (1 for no importances).
+struct RowError {
+  double error = 0, square = 0;
+  void operator+=(const RowError& other) {
+    error += other.error;
+    square += other.square;
+  }
+  double relative() const { return square > 0.0 ? error / square : 0.0; }
+};
+RowError ErrorOf(std::span<const float> x, std::span<const float> y, std::span<const float> importance);
 
 // Importances of one matrix (dims 2 and 3 counted through) of a tensor; empty if there are none. Throws Error(kInvalidArgument) if
 // the entry has another number of columns.

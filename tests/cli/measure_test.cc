@@ -1,7 +1,4 @@
 // `lutra perplexity` and `lutra imatrix` as programs: what they print, write and return.
-#include <sys/wait.h>
-
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -11,11 +8,14 @@
 
 #include "kernels/dispatch.h"
 #include "models/imatrix.h"
-#include "tests/models/gguf_check.h"
+#include "tests/cli/run_program.h"
 
 namespace lutra {
 namespace {
 
+using testing::Contains;
+using testing::Outcome;
+using testing::Run;
 using testing::TemporaryFolder;
 using nlohmann::json;
 
@@ -23,23 +23,6 @@ const std::string kData = std::string(LUTRA_TEST_DATA) + "/tiny-models/";
 const std::string kModelFile = " -m " + kData + "llama.gguf -t 2";
 const std::string kModel = kModelFile + " -c 64";
 const std::string kText = " -f " + kData + "imatrix.txt";
-
-struct Outcome {
-  int status;
-  std::string output;  // stdout, and stderr where asked for
-};
-Outcome Run(const std::string& arguments, bool with_stderr = false) {
-  const std::string command = std::string(LUTRA_PROGRAM) + " " + arguments + (with_stderr ? " 2>&1" : " 2>/dev/null");
-  FILE* pipe = ::popen(command.c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Outcome out;
-  char buffer[4096];
-  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.output.append(buffer, n);
-  const int status = ::pclose(pipe);
-  out.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return out;
-}
-bool Contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

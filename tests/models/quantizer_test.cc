@@ -1,6 +1,7 @@
 // Whole files: the types of mixes and rules, what is refused, what is left on disk.
 #include "models/quantizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -222,6 +223,89 @@ TEST_CASE("What goes wrong leaves no file, and keeps the one that was there") {
   CHECK(CodeOf([&] { WriteQuantized(good_file, options, good_plan, &pool, folder.File("absent/out.gguf"), {}); }) != ErrorCode::kInternal);
 }
 
+TEST_CASE("Two writers of one name do not take each other for dead") {
+  const TestFolder folder;
+  const std::string path = folder.File("out.gguf");
+  TemporaryFile first(path);
+  first.Write(std::vector<uint8_t>{1, 2, 3});
+  TemporaryFile second(path);
+  second.Write(std::vector<uint8_t>{4, 5});
+  CHECK(folder.n_files() == 2);
+  first.Commit();
+  CHECK(testing::ReadBytes(path) == std::vector<uint8_t>{1, 2, 3});
+  second.Rewrite(std::vector<uint8_t>{7});
+  second.Write(std::vector<uint8_t>{6});
+  second.Commit();
+  CHECK(testing::ReadBytes(path) == std::vector<uint8_t>{7, 5, 6});
+  CHECK(folder.n_files() == 1);
+}
+
+TEST_CASE("What a file tells about its quality: the errors of its tensors, weighted where there are importances") {
+  const TestFolder folder;
+  const Source source;
+  const GgufFile file = source.Open();
+  ThreadPool pool(2);
+  Imatrix imatrix;
+  ImatrixEntry& entry = imatrix.entries["blk.1.attn_q.weight"];
+  entry.n_columns = 256;
+  entry.counts = {1.0f};
+  entry.sums.assign(256, 0.0f);
+  entry.sums[7] = 1.0f;
+  QuantizeOptions options = OptionsOf("IQ4_KS");
+  options.imatrix = &imatrix;
+  const QuantizePlan plan = PlanQuantize(file, options);
+  QuantizeQuality quality;
+  quality.known.reference = "source.gguf";
+  quality.known.text = "text";
+  quality.measure = [&](const std::string& temporary, ModelQuality* q) {
+    CHECK(GgufFile::Open(temporary).tensors().size() == plan.tensors.size());
+    CHECK_FALSE(fs::exists(folder.File("out.gguf")));
+    q->kl_divergence = {0.25f, 0.5f};
+    q->chunks = 3;
+  };
+  WriteQuantized(file, options, plan, &pool, folder.File("out.gguf"), {}, &quality);
+  const GgufFile out = GgufFile::Open(folder.File("out.gguf"));
+  const auto q = ModelQuality::Read(out);
+  REQUIRE(q.has_value());
+  CHECK(q->kl_divergence.value == 0.25f);
+  CHECK(q->kl_divergence.error == 0.5f);
+  CHECK(q->chunks == 3);
+  CHECK(q->reference == "source.gguf");
+  CHECK(q->importance);
+  for (size_t i = 0; i < out.tensors().size(); ++i) {
+    const GgufTensor &a = file.tensors()[i], &b = out.tensors()[i];
+    INFO(a.name);
+    std::vector<float> x(a.dim(0)), y(a.dim(0));
+    double error = 0, square = 0;
+    for (uint64_t row = 0; row < a.dim(1); ++row) {
+      FindDequantizer(a.type->id)(a.data + row * RowBytes(*a.type, a.dim(0)), x.size(), x.data());
+      FindDequantizer(b.type->id)(b.data + row * RowBytes(*b.type, b.dim(0)), y.size(), y.data());
+      for (size_t k = 0; k < x.size(); ++k) {
+        if (a.name == "blk.1.attn_q.weight" && k != 7) continue;
+        error += std::pow(static_cast<double>(x[k]) - static_cast<double>(y[k]), 2);
+        square += std::pow(static_cast<double>(x[k]), 2);
+      }
+    }
+    CHECK(q->tensor_errors[i] == doctest::Approx(std::sqrt(error / square)).epsilon(1e-4));
+  }
+  const std::vector<size_t> worst = q->WorstTensors(3);
+  REQUIRE(worst.size() == 3);
+  CHECK(q->tensor_errors[worst[0]] == *std::max_element(q->tensor_errors.begin(), q->tensor_errors.end()));
+  CHECK(q->tensor_errors[worst[1]] >= q->tensor_errors[worst[2]]);
+  // Without it the tensors have the same bytes.
+  WriteQuantized(file, options, plan, &pool, folder.File("plain.gguf"), {});
+  const GgufFile plain = GgufFile::Open(folder.File("plain.gguf"));
+  CHECK_FALSE(ModelQuality::Read(plain).has_value());
+  for (size_t i = 0; i < out.tensors().size(); ++i) {
+    const GgufTensor &a = out.tensors()[i], &b = plain.tensors()[i];
+    CHECK(std::equal(a.data, a.data + a.bytes, b.data, b.data + b.bytes));
+  }
+  // What measures may fail: nothing is left then.
+  quality.measure = [](const std::string&, ModelQuality*) { Fail(ErrorCode::kIo, "no"); };
+  CHECK(CodeOf([&] { WriteQuantized(file, options, plan, &pool, folder.File("third.gguf"), {}, &quality); }) == ErrorCode::kIo);
+  CHECK(folder.n_files() == 2);
+}
+
 TEST_CASE("Quantized sources need to be allowed, and the source is never overwritten") {
   const TestFolder folder;
   const Source source;
@@ -266,6 +350,14 @@ TEST_CASE("A split model stays split where that is wanted, and is joined otherwi
   CHECK(joined.tensors().size() == file.tensors().size());
   CHECK(joined.Find("split.count") == nullptr);
   options.keep_split = true;
+  const QuantizePlan plan = PlanQuantize(split, options);
+  const size_t n_files = folder.n_files();
+  CHECK(CodeOf([&] {
+          WriteQuantized(split, options, plan, &pool, folder.File("out.gguf"), [](const QuantizeProgress& p) {
+            if (p.i_tensor == 30) Fail(ErrorCode::kCancelled, "in the second part");
+          });
+        }) == ErrorCode::kCancelled);
+  CHECK(folder.n_files() == n_files);  // the first part has no name either
   WriteQuantized(split, options, PlanQuantize(split, options), &pool, folder.File("out.gguf"), {});
   const GgufFile parts = GgufFile::Open(folder.File("out-00001-of-00002.gguf"));
   REQUIRE(parts.n_parts() == 2);

@@ -1,0 +1,199 @@
+// `lutra quantize` as a program: what it stores about its result, and what is left on disk when it is stopped.
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/sha256.h"
+#include "models/gguf_writer.h"
+#include "tests/cli/run_program.h"
+
+extern char** environ;
+
+namespace lutra {
+namespace {
+
+using testing::Contains;
+using testing::Outcome;
+using testing::Run;
+using testing::TemporaryFolder;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+const std::string kData = std::string(LUTRA_TEST_DATA) + "/tiny-models/";
+const std::string kModel = kData + "llama.gguf";
+const std::string kText = kData + "imatrix.txt";
+const std::string kEvaluate = " -t 2 --evaluate " + kText + " --evaluate-context 64";
+
+std::vector<std::string> Names(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// One matrix of 16 million weights: takes long enough to be killed at it.
+void WriteLargeSource(const std::string& path) {
+  GgufWriter writer;
+  writer.Set("general.architecture", "llama");
+  writer.Set("llama.block_count", uint32_t{1});
+  writer.Set("llama.attention.head_count", uint32_t{8});
+  std::vector<uint16_t> half(4096 * 4096);
+  uint32_t x = 1;
+  for (uint16_t& v : half) {
+    x = x * 1664525 + 1013904223;
+    v = static_cast<uint16_t>(0x2800 + (x >> 19) + ((x & 0x100) << 7));
+  }
+  writer.AddTensor("blk.0.ffn_up.weight", {4096, 4096}, 1, {reinterpret_cast<const uint8_t*>(half.data()), half.size() * 2});
+  writer.Write(path);
+}
+
+}  // namespace
+
+TEST_CASE("--evaluate stores what `perplexity --compare` measures, and inspect shows it") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "q.gguf";
+  const Outcome made = Run("quantize " + kModel + " " + out + " Q4_0 --pure" + kEvaluate);
+  CHECK(made.status == 0);
+  CHECK(Contains(made.output, "quality: against llama.gguf on imatrix.txt"));
+  CHECK(Contains(made.output, "worst tensors"));
+  CHECK(Names(folder.path()) == std::vector<std::string>{"q.gguf"});
+
+  const std::string compare = "perplexity --json -c 64 -t 2 -m " + kModel + " -f " + kText + " --compare ";
+  const json expected = json::parse(Run(compare + out).output), shown = json::parse(Run("inspect --json " + out).output);
+  const json& q = shown["quality"];
+  const auto near = [](const json& a, const json& b) {
+    CHECK(a.get<double>() == doctest::Approx(b.get<double>()).epsilon(1e-6));
+  };
+  near(q["kl_divergence"]["value"], expected["kld"]["mean"]);
+  near(q["kl_divergence"]["error"], expected["kld"]["error"]);
+  near(q["kl_divergence_99"], expected["kld"]["percentiles"]["99"]);
+  near(q["kl_divergence_max"], expected["kld"]["max"]);
+  near(q["perplexity_ratio"]["value"], expected["ratio"]["value"]);
+  near(q["perplexity"]["value"], expected["perplexity"]["value"]);
+  near(q["reference_perplexity"]["value"], expected["base_perplexity"]["value"]);
+  near(q["same_top"]["value"], expected["same_top"]["value"]);
+  CHECK(q["kl_divergence"]["value"].get<double>() > 0);
+  CHECK(q["chunks"] == 6);
+  CHECK(q["tokens"] == 6 * 31);
+  CHECK(q["context"] == 64);
+  const std::string text = testing::ReadText(kText);
+  CHECK(q["text_bytes"] == text.size());
+  CHECK(q["text_sha256"] == Sha256Hex({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
+  CHECK(Contains(Run("inspect " + out).output, made.output.substr(made.output.find("quality:"))));
+
+  // Weights are the same without it; what another program makes of the file is not described by it.
+  const std::string plain = folder / "plain.gguf", again = folder / "again.gguf";
+  CHECK(Run("quantize " + kModel + " " + plain + " Q4_0 --pure").status == 0);
+  CHECK(json::parse(Run(compare + plain).output)["kld"] == expected["kld"]);
+  CHECK_FALSE(json::parse(Run("inspect --json " + plain).output).contains("quality"));
+  CHECK(Run("quantize --allow-requantize " + out + " " + again + " Q8_0").status == 0);
+  CHECK_FALSE(Contains(Run("inspect " + again).output, "quality"));
+}
+
+TEST_CASE("--evaluate refuses early what cannot be measured, and a file is kept whose measurement fails") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "q.gguf";
+  std::ofstream(folder / "short.txt") << "a b";
+  CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate " + (folder / "short.txt")).status == 2);
+  CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate " + (folder / "absent.txt")).status == 3);
+  CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate-chunks 3").status == 2);
+  CHECK_FALSE(fs::exists(out));
+  // A layer count that the new file does not keep.
+  const Outcome bad = Run("quantize " + kModel + " " + out + " Q8_0 --override-kv llama.block_count=int:9" + kEvaluate, true);
+  CHECK(bad.status == 4);
+  CHECK(Contains(bad.output, "is written, but was not compared"));
+  const json q = json::parse(Run("inspect --json " + out).output)["quality"];
+  CHECK(q["chunks"] == 0);
+  CHECK(q["tensor_errors"].size() > 4);
+}
+
+TEST_CASE("Killed in mid-write: no file under the name, the old one stays, the next run clears up") {
+  const TemporaryFolder folder;
+  const std::string in = folder / "in.gguf", out = folder / "out.gguf";
+  WriteLargeSource(in);
+  std::ofstream(out) << "old";
+  const std::string program = LUTRA_PROGRAM;
+  const char* arguments[] = {program.c_str(), "quantize", in.c_str(), out.c_str(), "IQ2_K", "-t", "1", nullptr};
+  pid_t child = 0;
+  REQUIRE(::posix_spawn(&child, program.c_str(), nullptr, nullptr, const_cast<char* const*>(arguments), environ) == 0);
+  // Until the file under its temporary name has grown by a slab.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  bool seen = false;
+  while (!seen && std::chrono::steady_clock::now() < deadline) {
+    for (const std::string& name : Names(folder.path())) {
+      std::error_code ignored;
+      seen = seen || (name.starts_with("out.gguf.partial-") && fs::file_size(folder / name, ignored) > 0);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  CHECK(seen);
+  ::kill(child, SIGKILL);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status));
+  CHECK(testing::ReadText(out) == "old");
+  CHECK(Names(folder.path()).size() == 3);
+
+  // Names that only look alike stay.
+  std::ofstream(folder / "out.gguf.partial-notes") << "mine";
+  std::ofstream(folder / "other.gguf.partial-1-0") << "of another";
+  const Outcome next = Run("quantize " + in + " " + out + " Q8_0", true);
+  CHECK(next.status == 0);
+  CHECK(Contains(next.output, "left by a run that was killed, removed"));
+  CHECK(Names(folder.path()) == std::vector<std::string>{"in.gguf", "other.gguf.partial-1-0", "out.gguf", "out.gguf.partial-notes"});
+  CHECK(GgufFile::Open(out).tensors().size() == 1);
+}
+
+TEST_CASE("A disk that fills up leaves the old file and nothing else") {
+  const TemporaryFolder folder;
+  const std::string in = folder / "in.gguf", out = folder / "out.gguf";
+  WriteLargeSource(in);
+  std::ofstream(out) << "old";
+  // A limit of 4 MiB a file, in blocks of 512 bytes: writing fails in the middle.
+  const Outcome full = Run("quantize " + in + " " + out + " Q8_0", true, "ulimit -f 8192; ");
+  CHECK(full.status == 5);
+  CHECK(Contains(full.output, "out.gguf: cannot write: File too large"));
+  CHECK(testing::ReadText(out) == "old");
+  CHECK(Names(folder.path()) == std::vector<std::string>{"in.gguf", "out.gguf"});
+}
+
+TEST_CASE("A file larger than the disk is refused before anything is written") {
+  const TemporaryFolder folder;
+  const std::string in = folder / "in.gguf", out = folder / "out.gguf";
+  // 2^42 weights that nobody has to store: the file has a hole.
+  GgufWriter writer;
+  writer.Set("general.architecture", "llama");
+  writer.Set("llama.block_count", uint32_t{1});
+  writer.Set("llama.attention.head_count", uint32_t{8});
+  const std::vector<uint8_t> zeros(32);
+  writer.AddTensor("blk.0.ffn_up.weight", {16, 1}, 1, zeros);
+  std::vector<uint8_t> bytes = writer.WriteToBytes();
+  const std::string name = "blk.0.ffn_up.weight";
+  const auto at = std::search(bytes.begin(), bytes.end(), name.begin(), name.end());
+  REQUIRE(at != bytes.end());
+  const uint64_t dims[] = {uint64_t{1} << 20, uint64_t{1} << 22};
+  std::memcpy(&*at + name.size() + 4, dims, sizeof dims);
+  std::ofstream(in, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  std::error_code error;
+  fs::resize_file(in, bytes.size() - zeros.size() + (uint64_t{1} << 43), error);
+  if (error) {
+    MESSAGE("SKIPPED: no files of 8 TiB here");
+    return;
+  }
+  const Outcome refused = Run("quantize " + in + " " + out + " Q8_0", true);
+  CHECK(refused.status == 5);
+  CHECK(Contains(refused.output, "MiB free: make room or name another place"));
+  CHECK(Names(folder.path()) == std::vector<std::string>{"in.gguf"});
+}
+
+}  // namespace lutra
