@@ -44,7 +44,7 @@ constexpr Choice kChoices[] = {
 };
 
 bool CpuHas(const Choice& c) {
-  static const int64_t supported = hwy::SupportedTargets();  // before any cap
+  static const int64_t supported = hwy::SupportedTargets() & HWY_TARGETS;  // before any cap
   return (supported & c.target) != 0 && c.extra();
 }
 

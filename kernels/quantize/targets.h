@@ -2,9 +2,5 @@
 // give the same bytes. Include before any Highway header.
 #pragma once
 
-#ifndef HWY_DISABLED_TARGETS  // macros of detect_targets.h, which takes 0 if this comes later
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
-#endif
-#include <hwy/detect_targets.h>
-
+#define LUTRA_SKIPPED_TARGETS ((1LL << 11) | (1LL << 7))  // SSE4, AVX3_DL; checked there
 #include "kernels/targets.h"
