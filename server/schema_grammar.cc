@@ -22,6 +22,8 @@ const std::set<std::string> kKnown = {"type", "enum", "const", "properties", "re
                                       "exclusiveMinimum", "exclusiveMaximum", "anyOf", "oneOf", "allOf", "$ref", "nullable"};
 constexpr int kMaxRepeat = 2000;  // of items and characters; the grammar's own limit is higher
 constexpr int kMaxRules = 20000;
+constexpr int kMaxMerges = 2000;  // each copies a schema
+constexpr int kMaxDepth = 500;    // of schemas within schemas, references followed: reading them recurses
 
 class Builder {
  public:
@@ -29,6 +31,24 @@ class Builder {
       : root_(root), field_(std::move(field)), prefix_(std::move(prefix)), rules_(rules) {}
 
   std::string Value(const Json& schema, const std::string& where) {
+    if (depth_ >= kMaxDepth) Refuse(where, "schemas are nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    ++depth_;
+    std::string rule = OneValue(schema, where);
+    --depth_;
+    return rule;
+  }
+
+  std::string Rule(const std::string& body) {
+    const auto [it, added] = by_body_.try_emplace(body, "");
+    if (added) {
+      it->second = NewName();
+      *rules_ += it->second + " ::= " + body + "\n";
+    }
+    return it->second;
+  }
+
+ private:
+  std::string OneValue(const Json& schema, const std::string& where) {
     if (schema.is_boolean()) {
       if (!schema.get<bool>()) Refuse(where, "false allows nothing");
       return "value";
@@ -46,16 +66,6 @@ class Builder {
     return rule;
   }
 
-  std::string Rule(const std::string& body) {
-    const auto [it, added] = by_body_.try_emplace(body, "");
-    if (added) {
-      it->second = NewName();
-      *rules_ += it->second + " ::= " + body + "\n";
-    }
-    return it->second;
-  }
-
- private:
   [[noreturn]] void Refuse(const std::string& where, const std::string& what) const {
     throw ApiError(400, "field '" + field_ + "': at " + (where.empty() ? "the schema's root" : where) + ": " + what, field_,
                    "invalid_schema");
@@ -109,15 +119,15 @@ class Builder {
 
   std::string Alternatives(const Json& list, const std::string& key, const Json& schema, const std::string& where) {
     if (!list.is_array() || list.empty()) Refuse(where, key + " takes a list of schemas");
+    // What stands beside the alternatives holds for each.
+    Json beside = Json::object();
+    for (const auto& [name, value] : schema.items()) {
+      if (name != key && name != "nullable" && kAnnotations.count(name) == 0) beside[name] = value;
+    }
     std::string body;
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string at = where + "/" + key + "/" + std::to_string(i);
-      // What stands beside the alternatives holds for each.
       Json one = list[i];
-      Json beside = schema;
-      beside.erase(key);
-      for (const std::string& a : kAnnotations) beside.erase(a);
-      beside.erase("nullable");
       if (!beside.empty()) one = Merge(beside, one, at);
       body += (i > 0 ? " | " : "") + Value(one, at);
     }
@@ -126,7 +136,7 @@ class Builder {
 
   // Both schemas' demands in one.
   Json Merge(Json a, Json b, const std::string& where) {
-    if (++n_merges_ > kMaxRules) Refuse(where, "the schema is too large");
+    if (++n_merges_ > kMaxMerges) Refuse(where, "the schema is too large");
     for (int i = 0; b.is_object() && b.contains("$ref"); ++i) {
       if (i > 64 || !b["$ref"].is_string()) Refuse(where, "$ref refers to itself");
       try {
@@ -181,7 +191,7 @@ class Builder {
       Json merged = schema;
       merged.erase("allOf");
       for (const Json& part : schema["allOf"]) merged = Merge(std::move(merged), part, where + "/allOf");
-      if (merged.is_object() && merged.contains("allOf") && ++n_merges_ > kMaxRules) Refuse(where, "the schema is too large");
+      if (merged.is_object() && merged.contains("allOf") && ++n_merges_ > kMaxMerges) Refuse(where, "the schema is too large");
       return Value(merged, where);
     }
     if (schema.contains("anyOf")) return Alternatives(schema["anyOf"], "anyOf", schema, where);
@@ -477,7 +487,7 @@ class Builder {
   const std::string field_, prefix_;
   std::string* rules_;
   std::map<std::string, std::string> by_body_, refs_;
-  int n_rules_ = 0, n_merges_ = 0, ref_chain_ = 0;
+  int n_rules_ = 0, n_merges_ = 0, ref_chain_ = 0, depth_ = 0;
 };
 
 // Digits of [low, high], 0 <= low <= high, of one length each; no leading zeros.

@@ -280,6 +280,24 @@ TEST_CASE("Large and deep schemas end quickly") {
   Json doubling = {{"type", "object"}};
   for (int i = 0; i < 20; ++i) doubling = {{"anyOf", Json::array({doubling, doubling})}};
   Refusal(Json{{"type", "array"}, {"items", {{"type", "string"}, {"maxLength", 1000000000}}}, {"maxItems", 1000000000}});
+  // References deepen what one JSON text may nest.
+  for (const char* keyword : {"items", "additionalProperties", "anyOf", "allOf"}) {
+    for (const int levels : {100, 20000}) {
+      Json chain = {{"$ref", "#/$defs/0"}, {"$defs", Json::object()}};
+      for (int i = 0; i < levels; ++i) {
+        const Json next = {{"$ref", "#/$defs/" + std::to_string(i + 1)}};
+        const bool list = std::string(keyword).ends_with("Of");
+        chain["$defs"][std::to_string(i)] = {{keyword, list ? Json::array({next}) : next}};
+      }
+      chain["$defs"][std::to_string(levels)] = {{"type", "string"}};
+      INFO(keyword, " ", levels);
+      CHECK(Refusal(chain).empty() == (levels == 100));
+    }
+  }
+  // What stands beside many alternatives.
+  Json choices = {{"type", "object"}, {"anyOf", Json::array()}};
+  for (int i = 0; i < 60000; ++i) choices["anyOf"].push_back(Json::object());
+  CHECK_FALSE(Refusal(choices).empty());
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
 }
 
