@@ -16,7 +16,8 @@ namespace lutra {
 namespace {
 
 EncodeRowFn FindRowEncoder(uint32_t type_id) {
-  for (const auto find : {FindLegacyEncoder, FindKEncoder, FindIqkEncoder, FindCodebookEncoder}) {
+  for (const auto find : {FindLegacyEncoder, FindKEncoder, FindIqkEncoder, FindCodebookEncoder, FindTrellisEncoder,
+                          FindTernaryEncoder}) {
     if (const EncodeRowFn fn = find(type_id)) return fn;
   }
   return nullptr;

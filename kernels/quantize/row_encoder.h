@@ -35,5 +35,7 @@ EncodeRowFn FindLegacyEncoder(uint32_t type_id);
 EncodeRowFn FindKEncoder(uint32_t type_id);
 EncodeRowFn FindIqkEncoder(uint32_t type_id);
 EncodeRowFn FindCodebookEncoder(uint32_t type_id);
+EncodeRowFn FindTrellisEncoder(uint32_t type_id);
+EncodeRowFn FindTernaryEncoder(uint32_t type_id);
 
 }  // namespace lutra

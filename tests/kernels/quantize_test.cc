@@ -102,6 +102,13 @@ TEST_CASE("Every row of the reference material is encoded at least as well as by
   }
 }
 
+TEST_CASE("Every type that can be read can be written") {
+  for (const TensorTypeInfo& type : AllTensorTypes()) {
+    INFO(std::string(type.name));
+    CHECK((CanQuantize(type.id) || FindDequantizer(type.id) == nullptr));
+  }
+}
+
 TEST_CASE("Gaussian rows are encoded within the error that each type is known to reach") {
   const std::map<std::string, double> bounds = {
       {"Q4_0", 0.085},  {"Q4_1", 0.073},  {"Q5_0", 0.042},  {"Q5_1", 0.036},  {"Q6_0", 0.0205},  {"Q8_0", 0.0055},  {"IQ4_NL", 0.077},
@@ -109,6 +116,8 @@ TEST_CASE("Gaussian rows are encoded within the error that each type is known to
       {"IQ2_K", 0.29},  {"IQ2_KS", 0.32}, {"IQ2_KL", 0.24}, {"IQ3_K", 0.133}, {"IQ3_KS", 0.153}, {"IQ4_K", 0.067},  {"IQ4_KS", 0.074},
       {"IQ4_KSS", 0.09}, {"IQ5_K", 0.032}, {"IQ5_KS", 0.036}, {"IQ6_K", 0.017},
       {"IQ1_S", 0.53},  {"IQ1_M", 0.5},   {"IQ2_XXS", 0.36}, {"IQ2_XS", 0.31}, {"IQ2_S", 0.27},  {"IQ3_XXS", 0.195}, {"IQ3_S", 0.145},
+      {"IQ1_KT", 0.375}, {"IQ2_KT", 0.29}, {"IQ3_KT", 0.155}, {"IQ4_KT", 0.088},
+      {"TQ1_0", 0.438}, {"TQ2_0", 0.438}, {"IQ1_BN", 0.438}, {"IQ2_BN", 0.438},
   };
   std::mt19937 rng(1);
   const std::vector<float> x = testing::RandomFloats(4096, rng, 0.02f);
@@ -129,7 +138,7 @@ TEST_CASE("Importances move the error to columns that matter less") {
   for (float& v : importance) v = std::exp(1.5f * normal(rng));
   for (const TensorTypeInfo* type : BlockTypes()) {
     const std::string name = type->name;
-    if (name == "Q8_0" || name == "MXFP4" || name.starts_with("TQ") || name.ends_with("_BN")) continue;  // little or nothing to choose
+    if (name == "Q8_0" || name == "MXFP4" || name.starts_with("TQ") || name.ends_with("_BN")) continue;  // little to choose
     INFO(name);
     const double plain = RelativeError(x.data(), Encode(*type, x).values.data(), x.size(), importance);
     const double weighted = RelativeError(x.data(), Encode(*type, x, importance).values.data(), x.size(), importance);
