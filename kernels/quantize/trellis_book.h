@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/base/aligned.h"
 #include "kernels/formats/iq1_kt.h"
 #include "kernels/formats/iq2_kt.h"
 #include "kernels/formats/iq3_kt.h"
@@ -21,6 +22,7 @@ namespace lutra {
 
 // Points stand in tiles of 16, by pairs of coordinates: tile[coordinate / 2][point][coordinate % 2].
 inline constexpr size_t kTilePoints = 16;
+inline constexpr int kTrellisUnit = 32;  // coordinates are stored in units of 1/32
 
 // How a format uses the generator, and how it stores what a search found.
 //   kDims weights a point, kPoints points in each of kSets sets; a scale's group of 32 chooses a set.
@@ -88,7 +90,7 @@ class TrellisBook {
  public:
   using Shape = TrellisFormat<F>;
   static constexpr size_t kDims = Shape::kDims;
-  static constexpr size_t kTileBytes = kTilePoints * kDims;
+  static constexpr size_t kTileSize = kTilePoints * kDims;
   static constexpr size_t kClusterPoints = Shape::kTiles * kTilePoints;
   static constexpr size_t kClusters = Shape::kPoints / kClusterPoints;
 
@@ -102,9 +104,9 @@ class TrellisBook {
     return books[set];
   }
 
-  const int8_t* points() const { return points_.data(); }          // [kClusters, kTiles] tiles
-  const int8_t* centres() const { return centres_.data(); }        // [kClusters / 16] tiles
-  const int8_t* extents() const { return extents_.data(); }        // of each centre's cluster, in the same places
+  const int16_t* points() const { return points_.data(); }          // [kClusters, kTiles] tiles
+  const int16_t* centres() const { return centres_.data(); }        // [kClusters / 16] tiles
+  const int16_t* extents() const { return extents_.data(); }        // of each centre's cluster, in the same places
   const uint16_t* codes() const { return codes_.data(); }          // of each point: the index that is stored
   const uint16_t* cluster_of() const { return cluster_of_.data(); }  // of each centre
 
@@ -117,9 +119,9 @@ class TrellisBook {
  private:
   using Point = std::array<int8_t, kDims>;
 
-  static void Put(std::vector<int8_t>* tiles, size_t i, const Point& point) {
-    int8_t* tile = tiles->data() + i / kTilePoints * kTileBytes;
-    for (size_t k = 0; k < kDims; ++k) tile[(k / 2 * kTilePoints + i % kTilePoints) * 2 + k % 2] = point[k];
+  static void Put(AlignedArray<int16_t>* tiles, size_t i, const Point& point) {
+    int16_t* tile = tiles->data() + i / kTilePoints * kTileSize;
+    for (size_t k = 0; k < kDims; ++k) tile[(k / 2 * kTilePoints + i % kTilePoints) * 2 + k % 2] = static_cast<int16_t>(kTrellisUnit * point[k]);
   }
 
   void Build(size_t set) {
@@ -130,9 +132,9 @@ class TrellisBook {
     codes_.resize(Shape::kPoints);
     std::iota(codes_.begin(), codes_.end(), uint16_t{0});
     Split(points, codes_);
-    points_.resize(Shape::kPoints * kDims);
-    extents_.resize(kClusters * kDims);
-    centres_.resize(kClusters * kDims);
+    points_ = AlignedArray<int16_t>(Shape::kPoints * kDims);
+    extents_ = AlignedArray<int16_t>(kClusters * kDims);
+    centres_ = AlignedArray<int16_t>(kClusters * kDims);
     cluster_of_.resize(kClusters);
     for (size_t c = 0; c < kClusters; ++c) {
       const auto codes = codes_.begin() + static_cast<ptrdiff_t>(c * kClusterPoints);
@@ -186,7 +188,7 @@ class TrellisBook {
     Split(points, codes.subspan(half));
   }
 
-  std::vector<int8_t> points_, centres_, extents_;
+  AlignedArray<int16_t> points_, centres_, extents_;
   std::vector<uint16_t> codes_, cluster_of_;
 };
 

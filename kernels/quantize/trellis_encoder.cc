@@ -28,7 +28,7 @@ HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
-// A search compares sums of w (v - u)^2 in integers: v - u in units of 1/32, w as a part of 2^15.
+// A search compares sums of w (v - u)^2 in integers, w as a part of 2^15.
 template <class F>
 class TrellisSearch {
   using Shape = TrellisFormat<F>;
@@ -37,14 +37,12 @@ class TrellisSearch {
   static constexpr size_t kVisits = Shape::kVisits;
   using D16 = hn::CappedTag<int16_t, 2 * kTilePoints>;
   using D32 = hn::Repartition<int32_t, D16>;
-  using D8 = hn::Rebind<int8_t, D16>;
   using V16 = hn::Vec<D16>;
   using V32 = hn::Vec<D32>;
   static constexpr size_t kLanes = HWY_MAX_LANES_D(D32);
 
  public:
-  static constexpr int kUnitBits = 5;
-  static constexpr float kUnit = 1 << kUnitBits;
+  static constexpr float kUnit = kTrellisUnit;
   static constexpr float kFurthest = 250.0f;  // |u|: squares of differences then fit 32 bits, eight together
   static constexpr float kWeightTop = 32767.0f;
 
@@ -58,12 +56,11 @@ class TrellisSearch {
       wv[k] = hn::BitCast(d16, hn::Set(d, LoadPair(w + 2 * k)));
       uv[k] = hn::BitCast(d16, hn::Set(d, LoadPair(u + 2 * k)));
     }
-    const auto cost = [&](const int8_t* tile) HWY_ATTR {
+    const auto cost = [&](const int16_t* tile) HWY_ATTR {
       V32 sum = hn::Zero(d);
       LUTRA_UNROLL(4)
       for (size_t k = 0; k < kDims / 2; ++k) {
-        const V16 v = hn::PromoteTo(d16, hn::LoadU(D8(), tile + k * 2 * kTilePoints));
-        const V16 r = hn::Sub(hn::ShiftLeft<kUnitBits>(v), uv[k]);
+        const V16 r = hn::Sub(hn::Load(d16, tile + k * 2 * kTilePoints), uv[k]);
         sum = hn::Add(sum, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(r, wv[k]), r));
       }
       return sum;
@@ -71,14 +68,13 @@ class TrellisSearch {
 
     const hn::RebindToUnsigned<D16> du16;
     // Of a cluster: the distance to its points is less than that to its centre, by about its extent.
-    const auto centre_cost = [&](const int8_t* centre, const int8_t* extent) HWY_ATTR {
+    const auto centre_cost = [&](const int16_t* centre, const int16_t* extent) HWY_ATTR {
       V32 sum = hn::Zero(d);
       LUTRA_UNROLL(4)
       for (size_t k = 0; k < kDims / 2; ++k) {
-        const V16 v = hn::PromoteTo(d16, hn::LoadU(D8(), centre + k * 2 * kTilePoints));
-        const V16 e = hn::PromoteTo(d16, hn::LoadU(D8(), extent + k * 2 * kTilePoints));
-        const V16 r = hn::Abs(hn::Sub(hn::ShiftLeft<kUnitBits>(v), uv[k]));
-        const V16 near = hn::BitCast(d16, hn::SaturatedSub(hn::BitCast(du16, r), hn::BitCast(du16, hn::ShiftLeft<kUnitBits>(e))));
+        const V16 r = hn::Abs(hn::Sub(hn::Load(d16, centre + k * 2 * kTilePoints), uv[k]));
+        const V16 e = hn::Load(d16, extent + k * 2 * kTilePoints);
+        const V16 near = hn::BitCast(d16, hn::SaturatedSub(hn::BitCast(du16, r), hn::BitCast(du16, e)));
         sum = hn::Add(sum, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(near, wv[k]), near));
       }
       return sum;
@@ -91,7 +87,7 @@ class TrellisSearch {
       V32 first_at = hn::Zero(d), second_at = first_at;
       V32 at = hn::Zero(d);
       for (size_t c = 0; c < Book::kClusters / kTilePoints; ++c) {
-        const size_t tile = c * Book::kTileBytes + 2 * p;
+        const size_t tile = c * Book::kTileSize + 2 * p;
         const V32 x = centre_cost(book.centres() + tile, book.extents() + tile);
         const auto best = hn::Lt(x, first);
         const auto next = hn::Lt(x, second);
@@ -132,7 +128,7 @@ class TrellisSearch {
         const size_t base = visits[v] * Shape::kTiles;
         LUTRA_UNROLL(4)
         for (size_t k = 0; k < Shape::kTiles; ++k) {
-          const V32 x = cost(book.points() + (base + k) * Book::kTileBytes + 2 * p);
+          const V32 x = cost(book.points() + (base + k) * Book::kTileSize + 2 * p);
           best_at = hn::IfThenElse(hn::Lt(x, best), hn::Set(d, static_cast<int32_t>(base + k)), best_at);
           best = hn::Min(best, x);
         }
