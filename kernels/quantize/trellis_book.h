@@ -27,17 +27,17 @@ inline constexpr int kTrellisUnit = 32;  // coordinates are stored in units of 1
 // How a format uses the generator, and how it stores what a search found.
 //   kDims weights a point, kPoints points in each of kSets sets; a scale's group of 32 chooses a set.
 //   kMagnitudes: signs are beside the points.
-//   kTiles tiles a cluster, kVisits clusters a search looks into.
-//   kSteps: how many scales are searched for a group alone.
+//   kTiles tiles a cluster; a search looks into kSurely to kVisits (at most 32) clusters.
+//   kReaches: what the largest weight of a group is scaled to by the scales that are searched for the group alone; values reach to 126.
 //   Pack: point k of the block's group g of 32.
 template <class F>
 struct TrellisFormat;
 
 template <>
 struct TrellisFormat<Iq1Kt> {
-  static constexpr size_t kDims = 8, kPoints = 8192, kSets = 1, kTiles = 2, kVisits = 24;
+  static constexpr size_t kDims = 8, kPoints = 8192, kSets = 1, kTiles = 2, kVisits = 32, kSurely = 12;
   static constexpr bool kMagnitudes = false;
-  static constexpr size_t kSteps = 5;
+  static constexpr float kReaches[] = {74, 93, 116};
   static void Pack(Iq1Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t, size_t) {
     const size_t i = 4 * g + k;
     b->ql[i] = static_cast<uint8_t>(code);
@@ -48,9 +48,9 @@ struct TrellisFormat<Iq1Kt> {
 
 template <>
 struct TrellisFormat<Iq2Kt> {
-  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 24;
+  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 32, kSurely = 12;
   static constexpr bool kMagnitudes = false;
-  static constexpr size_t kSteps = 5;
+  static constexpr float kReaches[] = {74, 93, 116};
   static void Pack(Iq2Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t, size_t) {
     StoreLe16(b->index + 2 * (4 * g + k), static_cast<uint16_t>(code));
   }
@@ -58,9 +58,9 @@ struct TrellisFormat<Iq2Kt> {
 
 template <>
 struct TrellisFormat<Iq3Kt> {
-  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 24;
+  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 32, kSurely = 16;
   static constexpr bool kMagnitudes = true;
-  static constexpr size_t kSteps = 5;
+  static constexpr float kReaches[] = {66, 78, 92, 108, 126};
   static void Pack(Iq3Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t signs, size_t) {
     StoreLe16(b->index + 2 * (4 * g + k), static_cast<uint16_t>(code));
     for (size_t i = 0; i < 8; ++i) {
@@ -72,9 +72,9 @@ struct TrellisFormat<Iq3Kt> {
 
 template <>
 struct TrellisFormat<Iq4Kt> {
-  static constexpr size_t kDims = 4, kPoints = 32768, kSets = 2, kTiles = 4, kVisits = 24;
+  static constexpr size_t kDims = 4, kPoints = 32768, kSets = 2, kTiles = 4, kVisits = 32, kSurely = 12;
   static constexpr bool kMagnitudes = false;
-  static constexpr size_t kSteps = 5;
+  static constexpr float kReaches[] = {66, 78, 92, 108, 126};
   static void Pack(Iq4Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t, size_t set) {
     const size_t i = 8 * g + k;
     b->ql[i] = static_cast<uint8_t>(code);

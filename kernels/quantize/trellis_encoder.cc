@@ -3,7 +3,7 @@
 //
 // (1) Each group alone: points for a few scales of either sign (and each set of points), and the least-squares scale of each. (2) d:
 // the loss of a row under any d is known without a search if the points stay those of (1), so many are compared. (3) Under d, each
-// group searches points anew for the levels that promise most; d is refitted by least squares, twice.
+// group searches points anew for the levels that promise most; d is refitted by least squares.
 #include "kernels/formats/all.h"
 #include "kernels/quantize/row_encoder.h"
 #include "kernels/quantize/targets.h"
@@ -34,7 +34,7 @@ class TrellisSearch {
   using Shape = TrellisFormat<F>;
   using Book = TrellisBook<F>;
   static constexpr size_t kDims = Shape::kDims;
-  static constexpr size_t kVisits = Shape::kVisits;
+  static constexpr size_t kVisits = Shape::kVisits, kSurely = Shape::kSurely;
   using D16 = hn::CappedTag<int16_t, 2 * kTilePoints>;
   using D32 = hn::Repartition<int32_t, D16>;
   using V16 = hn::Vec<D16>;
@@ -46,40 +46,20 @@ class TrellisSearch {
   static constexpr float kFurthest = 250.0f;  // |u|: squares of differences then fit 32 bits, eight together
   static constexpr float kWeightTop = 32767.0f;
 
-  // The place in book.codes() of the point nearest to u (in units of 1 / kUnit).
-  static size_t Nearest(const Book& book, const int16_t* HWY_RESTRICT w, const int16_t* HWY_RESTRICT u) {
+  // Clusters in the order in which they promise a near point.
+  struct Clusters {
+    size_t clusters[2 * kTilePoints];
+    int32_t costs[2 * kTilePoints];  // a guess of the least cost of a point there
+  };
+
+  // Of u (in units of 1 / kUnit).
+  static void Choose(const Book& book, const int16_t* HWY_RESTRICT w, const int16_t* HWY_RESTRICT u, Clusters* chosen) {
     const D16 d16;
+    const hn::RebindToUnsigned<D16> du16;
     const D32 d;
     V16 wv[kDims / 2], uv[kDims / 2];
-    LUTRA_UNROLL(4)
-    for (size_t k = 0; k < kDims / 2; ++k) {
-      wv[k] = hn::BitCast(d16, hn::Set(d, LoadPair(w + 2 * k)));
-      uv[k] = hn::BitCast(d16, hn::Set(d, LoadPair(u + 2 * k)));
-    }
-    const auto cost = [&](const int16_t* tile) HWY_ATTR {
-      V32 sum = hn::Zero(d);
-      LUTRA_UNROLL(4)
-      for (size_t k = 0; k < kDims / 2; ++k) {
-        const V16 r = hn::Sub(hn::Load(d16, tile + k * 2 * kTilePoints), uv[k]);
-        sum = hn::Add(sum, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(r, wv[k]), r));
-      }
-      return sum;
-    };
-
-    const hn::RebindToUnsigned<D16> du16;
-    // Of a cluster: the distance to its points is less than that to its centre, by about its extent.
-    const auto centre_cost = [&](const int16_t* centre, const int16_t* extent) HWY_ATTR {
-      V32 sum = hn::Zero(d);
-      LUTRA_UNROLL(4)
-      for (size_t k = 0; k < kDims / 2; ++k) {
-        const V16 r = hn::Abs(hn::Sub(hn::Load(d16, centre + k * 2 * kTilePoints), uv[k]));
-        const V16 e = hn::Load(d16, extent + k * 2 * kTilePoints);
-        const V16 near = hn::BitCast(d16, hn::SaturatedSub(hn::BitCast(du16, r), hn::BitCast(du16, e)));
-        sum = hn::Add(sum, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(near, wv[k]), near));
-      }
-      return sum;
-    };
-
+    Broadcast(w, wv);
+    Broadcast(u, uv);
     // The best two centres of each lane. A key is a cost and the lane it is from, so that no two are equal.
     HWY_ALIGN int32_t keys[2 * kTilePoints], tiles[2 * kTilePoints];
     for (size_t p = 0; p < kTilePoints; p += kLanes) {
@@ -87,8 +67,17 @@ class TrellisSearch {
       V32 first_at = hn::Zero(d), second_at = first_at;
       V32 at = hn::Zero(d);
       for (size_t c = 0; c < Book::kClusters / kTilePoints; ++c) {
-        const size_t tile = c * Book::kTileSize + 2 * p;
-        const V32 x = centre_cost(book.centres() + tile, book.extents() + tile);
+        const int16_t* centre = book.centres() + c * Book::kTileSize + 2 * p;
+        const int16_t* extent = book.extents() + c * Book::kTileSize + 2 * p;
+        V32 x = hn::Zero(d);
+        LUTRA_UNROLL(4)
+        for (size_t k = 0; k < kDims / 2; ++k) {
+          // The nearest point is nearer than the centre, by about the cluster's extent.
+          const V16 r = hn::Abs(hn::Sub(hn::Load(d16, centre + k * 2 * kTilePoints), uv[k]));
+          const V16 e = hn::Load(d16, extent + k * 2 * kTilePoints);
+          const V16 near = hn::BitCast(d16, hn::SaturatedSub(hn::BitCast(du16, r), hn::BitCast(du16, e)));
+          x = hn::Add(x, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(near, wv[k]), near));
+        }
         const auto best = hn::Lt(x, first);
         const auto next = hn::Lt(x, second);
         second_at = hn::IfThenElse(best, first_at, hn::IfThenElse(next, at, second_at));
@@ -113,29 +102,53 @@ class TrellisSearch {
       }
       hn::Store(rank, d, ranks + p);
     }
-    size_t visits[2 * kTilePoints + 1];
-    size_t n_visits = 0;
-    for (size_t j = 0; j < 2 * kTilePoints; ++j) {  // a branch would be a guess
-      visits[n_visits] = book.cluster_of()[static_cast<size_t>(tiles[j]) * kTilePoints + j % kTilePoints];
-      n_visits += ranks[j] < static_cast<int32_t>(kVisits) ? 1 : 0;
+    for (size_t j = 0; j < 2 * kTilePoints; ++j) {
+      chosen->clusters[ranks[j]] = book.cluster_of()[static_cast<size_t>(tiles[j]) * kTilePoints + j % kTilePoints];
+      chosen->costs[ranks[j]] = keys[j];
     }
+  }
 
+  // The place in book.codes() of the point nearest to u: of those in the first kSurely clusters, and in as many more as promise a
+  // nearer one than was found there.
+  static size_t Nearest(const Book& book, const int16_t* HWY_RESTRICT w, const int16_t* HWY_RESTRICT u, const Clusters& chosen) {
+    V16 wv[kDims / 2], uv[kDims / 2];
+    Broadcast(w, wv);
+    Broadcast(u, uv);
+    const D16 d16;
+    const D32 d;
     HWY_ALIGN int32_t costs[kTilePoints], found[kTilePoints];
-    for (size_t p = 0; p < kTilePoints; p += kLanes) {
-      V32 best = hn::Set(d, std::numeric_limits<int32_t>::max());
-      V32 best_at = hn::Zero(d);
-      for (size_t v = 0; v < n_visits; ++v) {
-        const size_t base = visits[v] * Shape::kTiles;
-        LUTRA_UNROLL(4)
-        for (size_t k = 0; k < Shape::kTiles; ++k) {
-          const V32 x = cost(book.points() + (base + k) * Book::kTileSize + 2 * p);
-          best_at = hn::IfThenElse(hn::Lt(x, best), hn::Set(d, static_cast<int32_t>(base + k)), best_at);
-          best = hn::Min(best, x);
+    std::fill(costs, costs + kTilePoints, std::numeric_limits<int32_t>::max());
+    std::fill(found, found + kTilePoints, 0);
+    const auto look = [&](size_t begin, size_t end) HWY_ATTR {
+      int32_t least = std::numeric_limits<int32_t>::max();
+      for (size_t p = 0; p < kTilePoints; p += kLanes) {
+        V32 best = hn::Load(d, costs + p);
+        V32 best_at = hn::Load(d, found + p);
+        for (size_t v = begin; v < end; ++v) {
+          const size_t first = chosen.clusters[v] * Shape::kTiles;
+          LUTRA_UNROLL(4)
+          for (size_t t = first; t < first + Shape::kTiles; ++t) {
+            const int16_t* tile = book.points() + t * Book::kTileSize + 2 * p;
+            V32 x = hn::Zero(d);
+            LUTRA_UNROLL(4)
+            for (size_t k = 0; k < kDims / 2; ++k) {
+              const V16 r = hn::Sub(hn::Load(d16, tile + k * 2 * kTilePoints), uv[k]);
+              x = hn::Add(x, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(r, wv[k]), r));
+            }
+            best_at = hn::IfThenElse(hn::Lt(x, best), hn::Set(d, static_cast<int32_t>(t)), best_at);
+            best = hn::Min(best, x);
+          }
         }
+        hn::Store(best, d, costs + p);
+        hn::Store(best_at, d, found + p);
+        least = std::min(least, hn::ReduceMin(d, best));
       }
-      hn::Store(best, d, costs + p);
-      hn::Store(best_at, d, found + p);
-    }
+      return least;
+    };
+    const int32_t enough = look(0, kSurely);
+    size_t n = kSurely;
+    for (size_t j = kSurely; j < kVisits; ++j) n += chosen.costs[j] < enough ? 1 : 0;
+    if (n > kSurely) look(kSurely, n);
     int64_t least = std::numeric_limits<int64_t>::max();
     for (size_t l = 0; l < kTilePoints; ++l) {
       least = std::min(least, int64_t{costs[l]} * static_cast<int64_t>(kTilePoints) + static_cast<int64_t>(l));
@@ -145,10 +158,13 @@ class TrellisSearch {
   }
 
  private:
-  static int32_t LoadPair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, 4);
-    return pair;
+  static HWY_INLINE void Broadcast(const int16_t* HWY_RESTRICT x, V16* HWY_RESTRICT pairs) {
+    LUTRA_UNROLL(4)
+    for (size_t k = 0; k < kDims / 2; ++k) {
+      int32_t pair;
+      std::memcpy(&pair, x + 2 * k, 4);
+      pairs[k] = hn::BitCast(D16(), hn::Set(D32(), pair));
+    }
   }
 };
 
@@ -164,11 +180,12 @@ class TrellisEncoder {
   static constexpr size_t kBlockGroups = kWeights / kGroup;
   static constexpr size_t kPoints = kGroup / Shape::kDims;  // of a group
   static constexpr size_t kSigns = Shape::kMagnitudes ? 1 : 2;
-  static constexpr size_t kTrials = Shape::kSets * kSigns * Shape::kSteps;
-  static constexpr size_t kRounds = 2;
-  static constexpr size_t kChoices = 2;  // levels a group searches points for, in each round
-  // The scales tried for a group alone put its largest weight there, or their root mean square, whatever is less.
-  static constexpr float kReaches[] = {66, 78, 92, 108, 126}, kSpreads[] = {32, 38, 45, 53, 62};
+  static constexpr size_t kSteps = std::size(Shape::kReaches);
+  static constexpr size_t kVariants = Shape::kSets * kSigns;
+  static constexpr size_t kTrials = kVariants * kSteps;
+  static constexpr size_t kChoices = 2;  // levels a group searches points for
+  static constexpr float kSpread = 0.49f;  // of a reach: what the root mean square is scaled to at most
+  static constexpr size_t kShared = 3;     // neighbouring scales that look into the same clusters
 
   // A group's weights, as a search wants them.
   struct Group {
@@ -213,10 +230,9 @@ class TrellisEncoder {
     std::memset(out, 0, F::kInfo.row_header_bytes + n / kWeights * sizeof(typename F::Block));
     float d = Super::Round(BestSuper(row), unit);
     std::fill(row.best, row.best + row.n_groups, Fit());
-    for (size_t round = 0; round < kRounds && d != 0.0f; ++round) {
-      ChooseLevels(row, d);
-      d = Super::Round(Refit(row), unit);
-    }
+    if (d == 0.0f) return;
+    ChooseLevels(row, d);
+    d = Super::Round(Refit(row), unit);
     if (d == 0.0f) return;
     auto* header = reinterpret_cast<typename F::RowHeader*>(out);
     auto* blocks = reinterpret_cast<typename F::Block*>(out + F::kInfo.row_header_bytes);
@@ -255,9 +271,8 @@ class TrellisEncoder {
     }
   }
 
-  // Points for the weights as they are under a scale of 1 / inv.
-  static void FindPoints(const Group& group, float inv, size_t set, Fit* fit) {
-    HWY_ALIGN int16_t u[kGroup];
+  // The weights in units of a scale of 1 / inv, as a search wants them.
+  static void Scaled(const Group& group, float inv, int16_t* HWY_RESTRICT u) {
     const QF d;
     const hn::Rebind<int16_t, QF> d16;
     const VQ scale = hn::Set(d, inv * Search::kUnit);
@@ -267,12 +282,25 @@ class TrellisEncoder {
       const VQ clamped = hn::Min(hn::Max(scaled, hn::Neg(top)), top);
       hn::StoreU(hn::DemoteTo(d16, hn::ConvertTo(QI(), RoundInteger(clamped))), d16, u + k);
     }
+  }
+
+  // Clusters for each of the group's points.
+  static void ChooseClusters(const Group& group, float inv, size_t set, typename Search::Clusters* chosen) {
+    int16_t u[kGroup];
+    Scaled(group, inv, u);
+    for (size_t k = 0; k < kGroup; k += Shape::kDims) Search::Choose(Book::Get(set), group.weights + k, u + k, &chosen[k / Shape::kDims]);
+  }
+
+  // Points of these clusters for the weights as they are under a scale of 1 / inv.
+  static void FindPoints(const Group& group, float inv, size_t set, const typename Search::Clusters* chosen, Fit* fit) {
+    int16_t u[kGroup];
+    Scaled(group, inv, u);
     const Book& book = Book::Get(set);
     fit->set = set;
     float a = 0.0f, b = 0.0f;
     for (size_t p = 0; p < kPoints; ++p) {
       const size_t first = p * Shape::kDims;
-      const uint16_t code = book.codes()[Search::Nearest(book, group.weights + first, u + first)];
+      const uint16_t code = book.codes()[Search::Nearest(book, group.weights + first, u + first, chosen[p])];
       fit->codes[p] = code;
       for (size_t k = 0; k < Shape::kDims; ++k) {
         const float v = static_cast<float>(Book::Value(set, code, k));
@@ -285,9 +313,8 @@ class TrellisEncoder {
     fit->b = b;
   }
 
-  // Of trial t: 2 * set + (1 for negative scales), for each spread.
+  // Trial t is of variant t % kVariants: a set of points, and a sign of the scale.
   static size_t SetOf(size_t t) { return t / kSigns % Shape::kSets; }
-  static float SignOf(size_t t) { return t % kSigns == 0 ? 1.0f : -1.0f; }
 
   // Step 1: row.a, row.b.
   static void FreeFits(const Row& row) {
@@ -302,13 +329,20 @@ class TrellisEncoder {
       }
       if (!(xx > 1e-30f)) continue;  // nothing worth a search
       const float rms = std::sqrt(xx / ww);
-      for (size_t t = 0; t < kTrials; ++t) {
-        const size_t step = t / (kSigns * Shape::kSets);
-        const float inv = std::min(kReaches[step] / amax, kSpreads[step] / rms);
-        Fit fit;
-        FindPoints(group, SignOf(t) * inv, SetOf(t), &fit);
-        row.a[t * row.n_padded + i] = fit.a;
-        row.b[t * row.n_padded + i] = fit.b;
+      const float per_reach = std::min(1.0f / amax, kSpread / rms);
+      for (size_t variant = 0; variant < kVariants; ++variant) {
+        const float unit = variant % kSigns == 0 ? per_reach : -per_reach;
+        typename Search::Clusters chosen[kPoints];
+        for (size_t step = 0; step < kSteps; ++step) {
+          if (step % kShared == 0) {
+            ChooseClusters(group, unit * Shape::kReaches[std::min(step + kShared / 2, kSteps - 1)], SetOf(variant), chosen);
+          }
+          Fit fit;
+          FindPoints(group, unit * Shape::kReaches[step], SetOf(variant), chosen, &fit);
+          const size_t t = step * kVariants + variant;
+          row.a[t * row.n_padded + i] = fit.a;
+          row.b[t * row.n_padded + i] = fit.b;
+        }
       }
     }
   }
@@ -400,8 +434,7 @@ class TrellisEncoder {
     list[at] = choice;
   }
 
-  // Step 3: for each group the most promising levels (and sets), points for them, and the better one if it is better than what
-  // row.best holds.
+  // Step 3: for each group the most promising levels (and sets), points for them, and the best of those: row.best.
   static void ChooseLevels(const Row& row, float super) {
     const std::vector<int>& levels = *row.levels;
     for (size_t i = 0; i < row.n_groups; ++i) {
@@ -421,12 +454,15 @@ class TrellisEncoder {
         }
       }
       Fit& best = row.best[i];
-      float least = best.b > 0.0f ? best.Loss(super * static_cast<float>(best.level)) : std::numeric_limits<float>::max();
+      float least = std::numeric_limits<float>::max();
       for (const Choice& choice : choices) {
         if (choice.loss == std::numeric_limits<float>::max()) continue;
         const float s = super * static_cast<float>(choice.level);
+        const float inv = s == 0.0f ? 0.0f : 1.0f / s;
+        typename Search::Clusters chosen[kPoints];
+        ChooseClusters(group, inv, choice.set, chosen);
         Fit fit;
-        FindPoints(group, s == 0.0f ? 0.0f : 1.0f / s, choice.set, &fit);
+        FindPoints(group, inv, choice.set, chosen, &fit);
         fit.level = choice.level;
         const float loss = fit.Loss(s);
         if (!(loss < least)) continue;
