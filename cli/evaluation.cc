@@ -15,6 +15,10 @@ std::unique_ptr<Engine> LoadForEvaluation(ModelOptions model, uint32_t n_ctx) {
   return LoadEngine(model, engine);
 }
 
+EvalWindows WindowsOf(const std::string& text, const GgufFile& model, uint32_t n_ctx, int64_t chunks) {
+  return EvalWindows::FromText(*Tokenizer::FromGguf(model), text, {n_ctx, chunks});
+}
+
 void SayWindows(const ModelOptions& model, const EvalWindows& windows) {
   if (model.quiet) return;
   std::fprintf(stderr, "%zu tokens, %zu chunks of %u, %zu tokens scored in each\n", windows.tokens().size(), windows.size(),

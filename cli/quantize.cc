@@ -12,9 +12,12 @@
 
 #include "cli/args.h"
 #include "cli/command.h"
+#include "cli/evaluation.h"
 #include "cli/interrupt.h"
 #include "cli/progress_line.h"
 #include "cli/quantize_quality.h"
+#include "cli/text_input.h"
+#include "engine/sensitivity.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
 #include "kernels/base/parallel.h"
@@ -133,15 +136,23 @@ int RunQuantize(int argc, char** argv) {
   QuantizeOptions options;
   int threads = 0;
   bool dry_run = false, verbose = false;
-  std::string target, target_types, recipe_path;
+  std::string target, target_types, target_text, recipe_path;
+  int64_t target_chunks = 4;
   app.add_option("IN", in_path, "the model, .gguf (of a split one, its first part): F32, F16 or BF16")->required();
   app.add_option("OUT", out_path, "the file to write")->required();
   app.add_option("TYPE", type_name, "a tensor type or a mix: see above (not with --target)");
-  app.add_option("--target", target,
-                 "choose each tensor's type so that the file loses least at this size: bits a weight (3.5) or bytes (4GB, 3.8GiB)")
-      ->type_name("BPW|SIZE");
+  auto* target_option =
+      app.add_option("--target", target,
+                     "choose each tensor's type so that the file loses least at this size: bits a weight (3.5) or bytes (4GB, 3.8GiB)")
+          ->type_name("BPW|SIZE");
   app.add_option("--target-types", target_types, "the types --target chooses from, divided by commas (default: IQK types, Q6_0, Q8_0)")
       ->type_name("LIST");
+  app.add_option("--target-text", target_text, "measure how much the model suffers from errors in each tensor on this text")
+      ->needs(target_option)
+      ->type_name("TEXT");
+  app.add_option("--target-chunks", target_chunks, "chunks of 512 tokens to measure on (4); each is run once a tensor")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
   app.add_option("--save-recipe", recipe_path, "write the type of every tensor as rules for --tensor-type")->type_name("FILE");
   app.add_option("--imatrix", imatrix_path, "importance matrix (lutra imatrix, llama.cpp's .gguf, the older .dat)")->type_name("FILE");
   app.add_option("--output-tensor-type", output_type, "type of output.weight, or of a tied embedding")->type_name("TYPE");
@@ -204,7 +215,23 @@ int RunQuantize(int argc, char** argv) {
     uint64_t n_weights = 0;
     for (const GgufTensor& tensor : file.tensors()) n_weights += tensor.n_weights();
     ProgressLine line;
-    plan = PlanForTarget(file, options, ParseTargetSize(target, n_weights), TypeList(target_types), &pool, [&](size_t done, size_t all) {
+    std::optional<Sensitivities> sensitivities;
+    if (!target_text.empty()) {
+      const EvalWindows windows = WindowsOf(ReadEvalText(target_text), file, kEvalContext, target_chunks);
+      EngineOptions engine;
+      engine.model_path = in_path;
+      engine.threads = threads;
+      ProgressLine bar;
+      sensitivities = MeasureSensitivities(engine, options, windows, [&](size_t done, size_t all) {
+        if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
+        bar.Update([&] {
+          return Format("measuring sensitivities: %zu of %zu, %s left", done, all,
+                        TimeLeft(bar.Seconds(), static_cast<double>(done), static_cast<double>(all)).c_str());
+        });
+      });
+    }
+    const Sensitivities* measured = sensitivities ? &*sensitivities : nullptr;
+    plan = PlanForTarget(file, options, ParseTargetSize(target, n_weights), TypeList(target_types), measured, &pool, [&](size_t done, size_t all) {
       if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
       line.Update([&] { return Format("measuring errors: %zu of %zu", done, all); });
     });

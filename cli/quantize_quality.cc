@@ -43,14 +43,13 @@ void QualityOptions::AddTo(CLI::App& app) {
 }
 
 void QualityOptions::Prepare(const GgufFile& source, int threads) {
-  std::string text = ReadTextFile(text_file_);
+  const std::string text = ReadTextFile(text_file_);
   known_.reference = FileName(source.path());
   known_.text = text_file_ == "-" ? "standard input" : FileName(text_file_);
   known_.text_bytes = text.size();
   known_.text_sha256 = Sha256Hex({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
   known_.context = n_ctx_;
-  if (text.ends_with('\n')) text.pop_back();
-  windows_ = EvalWindows::FromText(*Tokenizer::FromGguf(source), text, {n_ctx_, chunks_});
+  windows_ = WindowsOf(WithoutLineEnd(text), source, n_ctx_, chunks_);
   source_.model = source.path();
   source_.threads = threads;
   source_.quiet = true;

@@ -29,10 +29,11 @@ std::string ReadTextFile(const std::string& path, const char* what) {
   return ReadStream(in, path);
 }
 
-std::string ReadEvalText(const std::string& path) {
-  std::string text = ReadTextFile(path);
+std::string WithoutLineEnd(std::string text) {
   if (text.ends_with('\n')) text.pop_back();
   return text;
 }
+
+std::string ReadEvalText(const std::string& path) { return WithoutLineEnd(ReadTextFile(path)); }
 
 }  // namespace lutra::cli

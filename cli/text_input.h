@@ -10,5 +10,6 @@ std::string ReadTextFile(const std::string& path, const char* what = "text file"
 
 // The same for measuring, as llama.cpp reads a prompt file: without one line end at its end.
 std::string ReadEvalText(const std::string& path);
+std::string WithoutLineEnd(std::string text);
 
 }  // namespace lutra::cli

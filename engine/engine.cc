@@ -74,7 +74,9 @@ std::string MemoryPlan::Text() const {
                 static_cast<unsigned long long>(kv_tokens), KvTypeName(kv_type), Gib(kv).c_str(), Gib(scratch).c_str(), Gib(total()).c_str());
 }
 
-Engine::Engine(const EngineOptions& options) {
+Engine::Engine(const EngineOptions& options) : Engine(options, GgufFile::Open(options.model_path)) {}
+
+Engine::Engine(const EngineOptions& options, GgufFile file) {
   const auto start = std::chrono::steady_clock::now();
   if (options.n_ctx > kMaxContext) {
     Fail(ErrorCode::kInvalidArgument, "context: %u is out of range; it takes 1 to %u", options.n_ctx, kMaxContext);
@@ -89,11 +91,10 @@ Engine::Engine(const EngineOptions& options) {
                                         : advice.reason;
   pool_ = std::make_unique<ThreadPool>(threads);
 
-  GgufFile file = GgufFile::Open(options.model_path);
   const Hparams h = ReadHparams(file);
   if (options.need_tokenizer) tokenizer_ = Tokenizer::FromGguf(file);
   plan_ = PlanMemory(file, h, options);
-  RequireMemory(plan_, options.model_path, file.memory_bytes());
+  RequireMemory(plan_, file.path(), file.memory_bytes());
   if (options.n_ctx > h.n_ctx_train) {
     Log(LogLevel::kWarning, "context %u is longer than the %u tokens the model was trained with; expect worse text",
         options.n_ctx, h.n_ctx_train);

@@ -58,6 +58,8 @@ class Engine {
   // Throws Error: what reading the file throws; kResourceExhausted with the plan and the fix if memory does not suffice;
   // kInvalidArgument for options out of range.
   explicit Engine(const EngineOptions& options);
+  // Of a file that is open: model_path is not looked at.
+  Engine(const EngineOptions& options, GgufFile file);
 
   const Model& model() const { return *model_; }
   const Hparams& hparams() const { return model_->hparams(); }

@@ -116,6 +116,8 @@ class GgufFile {
   size_t n_parts() const { return parts_.size(); }
   // Of FromBytes: one part, a view of the bytes.
   const MappedFile& part(size_t i) const { return *parts_[i]; }
+  // Makes the bytes of a part writable (MappedFile::Edit): what is changed is seen by everybody who reads tensors through this file.
+  uint8_t* Edit(size_t i) { return parts_[i]->Edit(); }
   // Throws Error(kIo) if a part became shorter since it was mapped. Loaders call it when they have
   // read all tensors.
   void CheckNotTruncated() const;

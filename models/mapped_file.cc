@@ -118,6 +118,14 @@ MappedFile::~MappedFile() {
   if (owned_) ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 
+uint8_t* MappedFile::Edit() {
+  uint8_t* data = const_cast<uint8_t*>(data_);
+  if (owned_ && !memory_ && ::mprotect(data, size_, PROT_READ | PROT_WRITE) != 0) {
+    Fail(ErrorCode::kIo, "%s: cannot get a private copy: %s", Printable(path_, 400).c_str(), std::strerror(errno));
+  }
+  return data;
+}
+
 void MappedFile::WillNeed(const uint8_t* begin, size_t n) const {
   if (owned_ && !memory_) Advise(begin, n, MADV_WILLNEED, true);
 }

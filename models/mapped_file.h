@@ -30,6 +30,10 @@ class MappedFile {
   // True if Release gives memory back that counts as used now (Memory).
   bool is_memory() const { return memory_; }
 
+  // Makes the bytes writable: changes are this mapping's own, the file keeps what it has. Release would undo them. Throws
+  // Error(kIo).
+  uint8_t* Edit();
+
   // Tells the kernel that [begin, begin + n) will be read soon, in order / is not needed in memory
   // any more (of a file it can be read again). Hints: never fail. `begin` points into bytes().
   void WillNeed(const uint8_t* begin, size_t n) const;

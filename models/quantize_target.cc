@@ -17,28 +17,62 @@ namespace {
 
 constexpr uint64_t kSampleRows = 96;  // of a tensor: errors of rows differ by a few percent
 
-// How much the relative error of a tensor's products matters, by what the tensor does. Measured on the demo model: Kullback-Leibler
-// divergence over relative error with only such tensors quantized (docs/quantization.md).
-struct Sensitivity {
+// KL divergence of the output over relative error, by what a tensor does, at sixths of the depth: what engine/sensitivity.h measures on the
+// demo model (6 layers), tempered.
+constexpr size_t kDepths = 6;
+struct Profile {
   std::string_view part;
-  double factor;
-  bool per_layer;  // multiplied by the layers: a layer's share of the stream falls with their number, the output's does not
+  double factor[kDepths];
 };
-constexpr Sensitivity kSensitivities[] = {
-    {"token_embd.weight", 1.5, true}, {"attn_output", 1.4, false}, {"output.weight", 15.0, true}, {"attn_v", 1.5, false},
-    {"attn_k", 1.2, false},           {"attn_q", 1.0, false},      {"ffn_down", 4.4, false},      {"ffn_gate", 3.6, false},
-    {"ffn_up", 3.7, false},
+constexpr Profile kProfiles[] = {
+    {"attn_output", {0.009, 0.009, 0.020, 0.026, 0.037, 0.033}}, {"attn_v", {0.008, 0.009, 0.017, 0.025, 0.040, 0.037}},
+    {"attn_k", {0.007, 0.007, 0.015, 0.016, 0.028, 0.036}},      {"attn_q", {0.005, 0.006, 0.012, 0.015, 0.022, 0.029}},
+    {"ffn_down", {0.112, 0.051, 0.047, 0.054, 0.093, 0.099}},    {"ffn_gate", {0.062, 0.022, 0.030, 0.051, 0.090, 0.101}},
+    {"ffn_up", {0.102, 0.024, 0.027, 0.038, 0.066, 0.077}},
 };
+constexpr double kOutputFactor = 1.47, kEmbeddingFactor = 0.15, kOtherFactor = 0.02;
 
-double FactorOf(const GgufFile& file, const GgufTensor& tensor) {
+// "attn_q.weight" of "blk.3.attn_q.weight"; other names as they are.
+std::string_view PartOf(std::string_view name) {
+  return name.starts_with("blk.") ? name.substr(std::min(name.find('.', 4), name.size() - 1) + 1) : name;
+}
+
+// Small errors only are proportional to divergences: tensors that hardly matter then can matter more when they are rounded coarsely.
+// So sensitivities are drawn half way (in logarithms) to the mean of the same part over the layers.
+Sensitivities Tempered(const Sensitivities& measured) {
+  std::map<std::string_view, std::pair<double, double>> sums;
+  for (const auto& [name, value] : measured) {
+    sums[PartOf(name)].first += value;
+    sums[PartOf(name)].second += 1.0;
+  }
+  Sensitivities result;
+  for (const auto& [name, value] : measured) {
+    const auto& [sum, n] = sums[PartOf(name)];
+    const double mean = sum / n;
+    result[name] = std::sqrt(std::max(value, 0.1 * mean) * mean);
+  }
+  return result;
+}
+
+double FactorOf(const GgufFile& file, const GgufTensor& tensor, const Sensitivities* measured) {
+  if (measured != nullptr) {
+    const auto it = measured->find(tensor.name);
+    return it == measured->end() ? 0.0 : it->second;
+  }
+  if (IsOutput(file, tensor)) return kOutputFactor;  // also a tied embedding
+  if (IsEmbedding(tensor)) return kEmbeddingFactor;
   const std::string arch(file.GetString("general.architecture").value_or(""));
   const double n_layers = std::max(1u, file.GetU32(arch + ".block_count").value_or(1));
-  // A tied embedding is an output.
-  const std::string_view name = IsOutput(file, tensor) ? "output.weight" : std::string_view(tensor.name);
-  for (const Sensitivity& s : kSensitivities) {
-    if (name.find(s.part) != std::string_view::npos) return s.per_layer ? s.factor * n_layers : s.factor;
+  uint32_t layer = 0;
+  if (tensor.name.starts_with("blk.")) std::from_chars(tensor.name.data() + 4, tensor.name.data() + tensor.name.size(), layer);
+  const double place = std::min(1.0, layer / std::max(1.0, n_layers - 1)) * (kDepths - 1);
+  const size_t below = std::min(static_cast<size_t>(place), kDepths - 2);
+  for (const Profile& p : kProfiles) {
+    if (tensor.name.find(p.part) == std::string::npos) continue;
+    const double factor = p.factor[below] + (place - static_cast<double>(below)) * (p.factor[below + 1] - p.factor[below]);
+    return factor * kDepths / n_layers;  // a layer's share of the stream falls with their number, the output's does not
   }
-  return 1.0;
+  return kOtherFactor;
 }
 
 // A type for a tensor: what it costs, and what it loses.
@@ -121,7 +155,7 @@ uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights) {
 }
 
 QuantizePlan PlanForTarget(const GgufFile& file, const QuantizeOptions& options, uint64_t target_bytes,
-                           std::span<const TensorTypeInfo* const> types, ThreadPool* pool,
+                           std::span<const TensorTypeInfo* const> types, const Sensitivities* sensitivities, ThreadPool* pool,
                            const std::function<void(size_t done, size_t all)>& progress) {
   const std::vector<const TensorTypeInfo*> given =
       types.empty() ? DefaultCandidates() : std::vector<const TensorTypeInfo*>(types.begin(), types.end());
@@ -156,6 +190,8 @@ QuantizePlan PlanForTarget(const GgufFile& file, const QuantizeOptions& options,
     }
     for (size_t k = 0; choices[i].size() > 1 && k < choices[i].size(); ++k) tasks.emplace_back(i, k);
   }
+  const Sensitivities tempered_values = sensitivities != nullptr ? Tempered(*sensitivities) : Sensitivities();
+  const Sensitivities* tempered = sensitivities != nullptr ? &tempered_values : nullptr;
   // A batch at a time, so that progress can be told.
   const size_t batch = static_cast<size_t>(pool->n_threads()) * 8;
   for (size_t begin = 0; begin < tasks.size(); begin += batch) {
@@ -163,7 +199,7 @@ QuantizePlan PlanForTarget(const GgufFile& file, const QuantizeOptions& options,
     pool->Region([&] {
       pool->For(std::min(batch, tasks.size() - begin), [&](size_t k) {
         const auto [i, c] = tasks[begin + k];
-        choices[i][c].loss = FactorOf(file, *plan.tensors[i].tensor) * MeasureError(options, *plan.tensors[i].tensor, *choices[i][c].type);
+        choices[i][c].loss = FactorOf(file, *plan.tensors[i].tensor, tempered) * MeasureError(options, *plan.tensors[i].tensor, *choices[i][c].type);
       });
     });
   }

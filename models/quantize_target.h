@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,12 +23,16 @@ namespace lutra {
 // Throws Error(kInvalidArgument).
 uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights);
 
+// KL divergence of the output over relative error, by tensor (engine/sensitivity.h).
+using Sensitivities = std::map<std::string, double, std::less<>>;
+
 // Measures and chooses. Tensors that options give a type (tensor_types, output_type, embedding_type) keep it.
+//   sensitivities  measured ones, or nullptr: what such tensors have on the demo model.
 //   types  candidates; those that do not fit a tensor's rows are left out for it. Empty: all IQK types, Q6_0 and Q8_0.
 // Calls progress(done, all) on the calling thread. Throws as PlanQuantize does, and Error(kInvalidArgument) if even the smallest
 // candidates do not fit (naming the least size).
 QuantizePlan PlanForTarget(const GgufFile& file, const QuantizeOptions& options, uint64_t target_bytes,
-                           std::span<const TensorTypeInfo* const> types, ThreadPool* pool,
+                           std::span<const TensorTypeInfo* const> types, const Sensitivities* sensitivities, ThreadPool* pool,
                            const std::function<void(size_t done, size_t all)>& progress);
 
 // One rule a tensor that is quantized, "^name$=TYPE", as --tensor-type reads them from a file.

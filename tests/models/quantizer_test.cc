@@ -408,7 +408,7 @@ TEST_CASE("A target size is met from below, and more bytes lose less") {
   uint64_t last = 0;
   for (const double bpw : {2.6, 3.5, 4.5, 6.0}) {
     const uint64_t target = ParseTargetSize(Format("%.1f", bpw), PlanQuantize(file, options).n_weights);
-    const QuantizePlan plan = PlanForTarget(file, options, target, {}, &pool, {});
+    const QuantizePlan plan = PlanForTarget(file, options, target, {}, nullptr, &pool, {});
     INFO(bpw);
     CHECK(plan.bytes <= target);
     CHECK(plan.bytes > target - target / 20);
@@ -425,10 +425,16 @@ TEST_CASE("A target size is met from below, and more bytes lose less") {
     const QuantizePlan again = PlanQuantize(file, replay);
     for (size_t i = 0; i < plan.tensors.size(); ++i) CHECK(again.tensors[i].type == plan.tensors[i].type);
   }
+  // Where only one tensor matters, it gets the bytes; of tensors that nothing is known of nobody cares.
+  Sensitivities measured;
+  for (const GgufTensor& tensor : file.tensors()) measured[tensor.name] = tensor.name == "blk.6.attn_k.weight" ? 1.0 : 1e-7;
+  const QuantizePlan steered = PlanForTarget(file, options, ParseTargetSize("3", PlanQuantize(file, options).n_weights), {}, &measured, &pool, {});
+  CHECK(TypeIn(steered, "blk.6.attn_k.weight") == "Q8_0");
+  CHECK(TypeIn(steered, "blk.6.attn_q.weight") != "Q8_0");
   options.tensor_types = {{"ffn_down", FindWritableType("Q8_0")}};
-  const QuantizePlan plan = PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights), {}, &pool, {});
+  const QuantizePlan plan = PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights), {}, nullptr, &pool, {});
   CHECK(TypeIn(plan, "blk.3.ffn_down.weight") == "Q8_0");
-  CHECK(CodeOf([&] { PlanForTarget(file, options, 100, {}, &pool, {}); }) == ErrorCode::kInvalidArgument);
+  CHECK(CodeOf([&] { PlanForTarget(file, options, 100, {}, nullptr, &pool, {}); }) == ErrorCode::kInvalidArgument);
 }
 
 }  // namespace lutra
