@@ -11,7 +11,7 @@
 namespace lutra::cli {
 namespace {
 
-constexpr const char* kDemoFile = "demo-stories-6m-IQ5_K.gguf";
+constexpr const char* kDemoFile = "demo-stories-6m-5.5bpw.gguf";
 
 // "loading [####   ]  42 % of 1.30 GB"
 std::string LoadText(uint64_t done, uint64_t total) {

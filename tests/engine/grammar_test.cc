@@ -44,7 +44,7 @@ ws ::= [ \n]*
 
 const Tokenizer& DemoTokenizer() {
   static const auto tokenizer =
-      Tokenizer::FromGguf(GgufFile::Open(std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-IQ5_K.gguf"));
+      Tokenizer::FromGguf(GgufFile::Open(std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf"));
   return *tokenizer;
 }
 

@@ -26,7 +26,7 @@ const char* const kPrompts[] = {
 
 std::unique_ptr<Engine> DemoEngine(uint64_t kv_tokens, int threads = 2) {
   EngineOptions options;
-  options.model_path = std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-IQ5_K.gguf";
+  options.model_path = std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf";
   options.threads = threads;
   options.n_ctx = 384;
   options.kv_tokens = kv_tokens;

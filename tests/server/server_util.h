@@ -20,7 +20,7 @@ namespace lutra::testing {
 
 using server::Json;
 
-inline std::string DemoPath() { return std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-IQ5_K.gguf"; }
+inline std::string DemoPath() { return std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf"; }
 
 inline server::ServerOptions TestOptions(size_t slots = 4) {
   server::ServerOptions o;
