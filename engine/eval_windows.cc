@@ -95,6 +95,8 @@ void WindowRunner::Forward(std::span<const int32_t> ids, size_t pos, size_t logi
   decoder_->Forward(batch_);
 }
 
+namespace {
+
 void RunWindow(std::span<WindowRunner* const> runners, std::span<const int32_t> ids, size_t logits_begin, size_t logits_end,
                FunctionRef<void(size_t pos, size_t n)> scored) {
   size_t max_tokens = ids.size(), max_logits = ids.size();
@@ -113,6 +115,20 @@ void RunWindow(std::span<WindowRunner* const> runners, std::span<const int32_t> 
     if (last > first) scored(first, last - first);
     pos = end;
   }
+}
+
+}  // namespace
+
+bool RunWindows(std::span<WindowRunner* const> runners, const EvalWindows& windows, const WindowPass& pass,
+                FunctionRef<void(size_t window, size_t pos, size_t n)> scored, FunctionRef<bool(size_t window)> finished) {
+  std::vector<int32_t> ids;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    windows.Get(w, &ids);
+    ids.resize(pass.end);
+    RunWindow(runners, ids, pass.logits_begin, pass.logits_end, [&](size_t pos, size_t n) { scored(w, pos, n); });
+    if (!finished(w) && w + 1 < windows.size()) return false;
+  }
+  return true;
 }
 
 }  // namespace lutra

@@ -89,9 +89,19 @@ class WindowRunner {
   std::vector<BatchToken> batch_;
 };
 
-// Computes positions [0, ids.size()) with all runners, part by part, in parts that suit all of them; after each part that has
-// positions of [logits_begin, logits_end) calls scored(first position, how many): their logits lie in every runner from 0 on.
-void RunWindow(std::span<WindowRunner* const> runners, std::span<const int32_t> ids, size_t logits_begin, size_t logits_end,
-               FunctionRef<void(size_t pos, size_t n)> scored);
+// Which positions of each window are computed, [0, end), and which of them have logits.
+struct WindowPass {
+  size_t end, logits_begin, logits_end;
+  // Just what is needed for the scored positions.
+  static WindowPass ForScores(const EvalWindows& windows) {
+    return {windows.scored_end(), windows.scored_begin(), windows.scored_end()};
+  }
+};
+
+// Computes all windows with all runners, part by part, in parts that suit all of them. After each part with logits calls
+// scored(window, first position, how many): they lie in every runner from 0 on. After each window calls finished(window); false
+// stops. Returns false if windows are left.
+bool RunWindows(std::span<WindowRunner* const> runners, const EvalWindows& windows, const WindowPass& pass,
+                FunctionRef<void(size_t window, size_t pos, size_t n)> scored, FunctionRef<bool(size_t window)> finished);
 
 }  // namespace lutra

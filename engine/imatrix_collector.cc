@@ -84,23 +84,18 @@ PerplexityResult CollectImatrix(Engine& engine, const EvalWindows& windows, cons
   const size_t begin = options.process_output ? 0 : windows.scored_begin();
   const size_t end = options.process_output ? windows.n_ctx() : options.perplexity ? windows.scored_end() : begin;
   PerplexityResult result;
-  std::vector<int32_t> ids;
   std::vector<double> nll(windows.n_scored());
-  for (size_t w = 0; w < windows.size(); ++w) {
-    windows.Get(w, &ids);
-    RunWindow(runners, ids, begin, end, [&](size_t pos, size_t n) {
-      if (options.perplexity) ScorePositions(runner, windows, w, pos, n, nll);
-    });
-    if (options.perplexity) {
-      for (const double v : nll) result.nll.Add(v);
-    }
-    collector.MoveTo(sum);
-    ++result.n_windows;
-    if (progress && !progress(result, windows.size()) && result.n_windows < windows.size()) {
-      result.complete = false;
-      break;
-    }
-  }
+  result.complete = RunWindows(
+      runners, windows, {windows.n_ctx(), begin, end},
+      [&](size_t w, size_t pos, size_t n) {
+        if (options.perplexity) ScorePositions(runner, windows, w, pos, n, nll);
+      },
+      [&](size_t) {
+        for (size_t i = 0; options.perplexity && i < nll.size(); ++i) result.nll.Add(nll[i]);
+        collector.MoveTo(sum);
+        ++result.n_windows;
+        return !progress || progress(result, windows.size());
+      });
   return result;
 }
 

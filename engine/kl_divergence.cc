@@ -29,23 +29,18 @@ template <class Compare, class Check>
 KlReport CompareAll(std::span<WindowRunner* const> runners, ThreadPool& pool, const EvalWindows& windows,
                     const KlProgress& progress, std::vector<TokenComparison>& slots, Compare compare, Check check) {
   KlDivergence all;
-  bool complete = true;
-  std::vector<int32_t> ids;
-  for (size_t w = 0; w < windows.size(); ++w) {
-    windows.Get(w, &ids);
-    ids.pop_back();  // nothing is scored after it
-    RunWindow(runners, ids, windows.scored_begin(), windows.scored_end(), [&](size_t pos, size_t n) {
-      const size_t first = pos - windows.scored_begin();
-      pool.Region([&] { pool.For(n, [&](size_t i) { slots[first + i] = compare(w, pos + i, i, first + i); }); });
-      for (size_t i = 0; i < n; ++i) check(w, pos + i, slots[first + i]);
-    });
-    for (const TokenComparison& t : slots) all.Add(t);
-    all.EndWindow();
-    if (progress && !progress(all, w + 1, windows.size()) && w + 1 < windows.size()) {
-      complete = false;
-      break;
-    }
-  }
+  const bool complete = RunWindows(
+      runners, windows, WindowPass::ForScores(windows),
+      [&](size_t w, size_t pos, size_t n) {
+        const size_t first = pos - windows.scored_begin();
+        pool.Region([&] { pool.For(n, [&](size_t i) { slots[first + i] = compare(w, pos + i, i, first + i); }); });
+        for (size_t i = 0; i < n; ++i) check(w, pos + i, slots[first + i]);
+      },
+      [&](size_t w) {
+        for (const TokenComparison& t : slots) all.Add(t);
+        all.EndWindow();
+        return !progress || progress(all, w + 1, windows.size());
+      });
   KlReport report = all.Report();
   report.complete = complete;
   return report;

@@ -58,21 +58,16 @@ PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, c
   WindowRunner runner(engine, windows.n_ctx());
   WindowRunner* const runners[] = {&runner};
   PerplexityResult result;
-  std::vector<int32_t> ids;
   std::vector<double> nll(windows.n_scored());
-  for (size_t w = 0; w < windows.size(); ++w) {
-    windows.Get(w, &ids);
-    ids.pop_back();  // nothing is scored after it
-    RunWindow(runners, ids, windows.scored_begin(), windows.scored_end(),
-              [&](size_t pos, size_t n) { ScorePositions(runner, windows, w, pos, n, nll, writer); });
-    for (const double v : nll) result.nll.Add(v);
-    if (writer != nullptr) writer->WriteWindow();
-    ++result.n_windows;
-    if (progress && !progress(result, windows.size()) && result.n_windows < windows.size()) {
-      result.complete = false;
-      break;
-    }
-  }
+  result.complete = RunWindows(
+      runners, windows, WindowPass::ForScores(windows),
+      [&](size_t w, size_t pos, size_t n) { ScorePositions(runner, windows, w, pos, n, nll, writer); },
+      [&](size_t) {
+        for (const double v : nll) result.nll.Add(v);
+        if (writer != nullptr) writer->WriteWindow();
+        ++result.n_windows;
+        return !progress || progress(result, windows.size());
+      });
   return result;
 }
 

@@ -63,15 +63,13 @@ template <class Take>
 void RunAll(WindowRunner& runner, const EvalWindows& windows, Take take) {
   WindowRunner* const runners[] = {&runner};
   ThreadPool& pool = runner.engine().pool();
-  std::vector<int32_t> ids;
-  for (size_t w = 0; w < windows.size(); ++w) {
-    windows.Get(w, &ids);
-    ids.pop_back();  // nothing is scored after it
-    RunWindow(runners, ids, windows.scored_begin(), windows.scored_end(), [&](size_t pos, size_t n) {
-      const size_t first = w * windows.n_scored() + pos - windows.scored_begin();
-      pool.Region([&] { pool.For(n, [&](size_t i) { take(first + i, runner.logits(i)); }); });
-    });
-  }
+  RunWindows(
+      runners, windows, WindowPass::ForScores(windows),
+      [&](size_t w, size_t pos, size_t n) {
+        const size_t first = w * windows.n_scored() + pos - windows.scored_begin();
+        pool.Region([&] { pool.For(n, [&](size_t i) { take(first + i, runner.logits(i)); }); });
+      },
+      [](size_t) { return true; });
 }
 
 }  // namespace
