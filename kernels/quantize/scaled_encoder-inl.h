@@ -89,16 +89,16 @@ class ScaledEncoder {
   using Super = SuperScale<F>;
   static constexpr size_t kSuperArrays = 5;
   static constexpr size_t kMaxRadius = 3;
-  static constexpr size_t kMaxCandidates = 12;
 
   // Per group, [n_padded] each.
   struct Lanes {
+    float *extreme, *zero_loss;      // the largest weight, with its sign; sum w x^2
     float *free_scale, *free_shift;  // step 1
-    float* candidates;               // [kMaxCandidates, n_padded] scales to try
-    float *loss, *scale, *shift;     // of the best candidate
+    float* super;                    // the super-scale under trial
+    float *loss, *scale, *shift;     // of the best integer scale (and table) under it
     float *a, *b;                    // sum w x v, sum w v^2 under it
     float *best_scale, *best_shift;  // of the best super-scale so far
-    static constexpr size_t kArrays = 9 + kMaxCandidates;
+    static constexpr size_t kArrays = 12;
   };
 
  public:
@@ -115,6 +115,8 @@ class ScaledEncoder {
     Transpose<kGroup>(x, n_groups, n_chunks, scratch->xt.data());
     Transpose<kGroup>(w, n_groups, n_chunks, scratch->wt.data());
     const Row row{scratch->xt.data(), scratch->wt.data(), n_groups, n_chunks, n_padded, unit, &packer.scales()};
+    const std::vector<int>& scales = packer.scales();
+    LUTRA_CHECK(scales.back() - scales.front() == (scales.back() - scales[scales.size() - (scales.size() > 1 ? 2 : 1)]) * (static_cast<int>(scales.size()) - 1));
 
     FreeScales(row, lanes);
     std::memset(out, 0, F::kInfo.row_header_bytes + n / kWeights * sizeof(typename F::Block));
@@ -168,7 +170,7 @@ class ScaledEncoder {
   }
   static Lanes Carve(float* p, size_t n) {
     const auto take = [&](size_t k) { return std::exchange(p, p + k * n); };
-    return {take(1), take(1), take(kMaxCandidates), take(1), take(1), take(1), take(1), take(1), take(1), take(1)};
+    return {take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1)};
   }
   template <class Body>
   static HWY_INLINE void ForParts(const Body& body) {
@@ -185,11 +187,14 @@ class ScaledEncoder {
         const QF d;
         const float* x = row.xt + c * kGroup * kStride + p;
         const float* w = row.wt + c * kGroup * kStride + p;
-        VQ extreme = hn::Zero(d);
+        VQ extreme = hn::Zero(d), zero_loss = hn::Zero(d);
         for (size_t i = 0; i < kGroup; ++i) {
           const VQ xi = hn::LoadU(d, x + i * kStride);
           extreme = hn::IfThenElse(hn::Gt(hn::Abs(xi), hn::Abs(extreme)), xi, extreme);
+          zero_loss = hn::Add(zero_loss, hn::Mul(hn::LoadU(d, w + i * kStride), hn::Mul(xi, xi)));
         }
+        hn::StoreU(extreme, d, lanes.extreme + c * kChunk + p);
+        hn::StoreU(zero_loss, d, lanes.zero_loss + c * kChunk + p);
         const VQ per_unit = Inverse(Assign::kBothSigns ? extreme : hn::Abs(extreme));
         VQ best = hn::Zero(d), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
         const auto attempt = [&](VQ inv, VQ shift) HWY_ATTR {
@@ -223,25 +228,40 @@ class ScaledEncoder {
     }
   }
 
-  // Of candidates [n_candidates, n_padded] (and both tables): the one of least loss, a group.
-  static void TryCandidates(const Row& row, const Lanes& lanes, size_t n_candidates) {
+  // Under lanes.super: of the integer scales (and both tables) around the ideal ones, the one of least loss, a group. Ideal is the scale
+  // of step 1, and as many mirrors as put the extreme weight on another level with respect to it.
+  static void TryAround(const Row& row, const Lanes& lanes, size_t radius, size_t n_mirrors) {
+    static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
+    const std::vector<int>& scales = *row.scales;
+    const size_t n_around = std::min(2 * radius + 1, scales.size());
+    const float low = static_cast<float>(scales.front());
+    const float step = scales.size() > 1 ? static_cast<float>(scales[1]) - low : 1.0f;
     for (size_t c = 0; c < row.n_chunks; ++c) {
       ForParts([&](size_t p) HWY_ATTR {
         const QF d;
         const float* x = row.xt + c * kGroup * kStride + p;
         const float* w = row.wt + c * kGroup * kStride + p;
         const size_t at = c * kChunk + p;
+        const VQ super = hn::LoadU(d, lanes.super + at);
+        const VQ ideal = hn::Mul(hn::LoadU(d, lanes.free_scale + at), Inverse(super));
         VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
-        for (size_t k = 0; k < n_candidates; ++k) {
-          const VQ scale = hn::LoadU(d, lanes.candidates + k * row.n_padded + at);
-          const VQ inv = Inverse(scale);
-          for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
-            const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
-            const VQ loss = Assign::Loss(x, w, scale, inv, shift);
-            const auto better = hn::Lt(loss, best);
-            best = hn::IfThenElse(better, loss, best);
-            best_scale = hn::IfThenElse(better, scale, best_scale);
-            best_shift = hn::IfThenElse(better, shift, best_shift);
+        for (size_t m = 0; m < n_mirrors; ++m) {
+          const VQ position = hn::Mul(hn::Sub(hn::Mul(ideal, hn::Set(d, kMirrors[m])), hn::Set(d, low)), hn::Set(d, 1.0f / step));
+          const VQ last = hn::Set(d, static_cast<float>(scales.size() - n_around));
+          const VQ below = hn::Sub(hn::Min(hn::Max(position, hn::Zero(d)), hn::Set(d, 300.0f)), hn::Set(d, static_cast<float>(n_around / 2)));
+          const VQ first = hn::Min(hn::Max(RoundInteger(below), hn::Zero(d)), last);
+          for (size_t j = 0; j < n_around; ++j) {
+            const VQ integer = hn::Add(hn::Mul(hn::Add(first, hn::Set(d, static_cast<float>(j))), hn::Set(d, step)), hn::Set(d, low));
+            const VQ scale = hn::Mul(super, integer);
+            const VQ inv = Inverse(scale);
+            for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
+              const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
+              const VQ loss = Assign::Loss(x, w, scale, inv, shift);
+              const auto better = hn::Lt(loss, best);
+              best = hn::IfThenElse(better, loss, best);
+              best_scale = hn::IfThenElse(better, scale, best_scale);
+              best_shift = hn::IfThenElse(better, shift, best_shift);
+            }
           }
         }
         hn::StoreU(best, d, lanes.loss + at);
@@ -265,24 +285,6 @@ class ScaledEncoder {
     }
   }
 
-  // The position in the ascending list nearest to v.
-  static size_t NearestScale(const std::vector<int>& scales, float v) {
-    const size_t n = scales.size();
-    if (n == 1) return 0;
-    const int step = scales[1] - scales[0];
-    if (scales[n - 1] - scales[0] == step * static_cast<int>(n - 1)) {
-      const float at = (v - static_cast<float>(scales[0])) / static_cast<float>(step);
-      if (!(at > 0.0f)) return 0;
-      if (at >= static_cast<float>(n - 1)) return n - 1;
-      return static_cast<size_t>(at + 0.5f);
-    }
-    size_t best = 0;
-    for (size_t i = 1; i < n; ++i) {
-      if (std::abs(static_cast<float>(scales[i]) - v) < std::abs(static_cast<float>(scales[best]) - v)) best = i;
-    }
-    return best;
-  }
-
   // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, and d in supers[0, n_supers) (0: zeros).
   // supers has room for
   // kSuperArrays - 1 more values each.
@@ -294,18 +296,16 @@ class ScaledEncoder {
     const std::vector<int>& scales = *row.scales;
     std::fill(lanes.best_scale, lanes.best_scale + row.n_padded, 0.0f);
     std::fill(lanes.best_shift, lanes.best_shift + row.n_padded, 0.0f);
-    std::fill(lanes.candidates, lanes.candidates + kMaxCandidates * row.n_padded, 0.0f);
+    std::fill(lanes.super, lanes.super + row.n_padded, 0.0f);
     for (size_t s = 0; s < n_supers; ++s) {
       supers[s] = 0.0f;
-      best_loss[s] = ZeroLoss(row, s * super_groups, super_groups);
-      float m = 0.0f, x = 0.0f;
+      float zero_loss = 0.0f, m = 0.0f, x = 0.0f;
       for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
+        zero_loss += lanes.zero_loss[g];
         if (std::abs(lanes.free_scale[g]) > std::abs(m)) m = lanes.free_scale[g];
-        const float* xg = row.xt + g / kChunk * kGroup * kStride + g % kChunk;
-        for (size_t i = 0; i < kGroup; ++i) {
-          if (std::abs(xg[i * kStride]) > std::abs(x)) x = xg[i * kStride];
-        }
+        if (std::abs(lanes.extreme[g]) > std::abs(x)) x = lanes.extreme[g];
       }
+      best_loss[s] = zero_loss;
       extreme[s] = m;
       extreme_weight[s] = Assign::kBothSigns ? x : std::abs(x);
     }
@@ -342,8 +342,6 @@ class ScaledEncoder {
     constexpr float kRefit = 0.0f;
     static constexpr float kThen[] = {kRefit, kRefit, kRefit};
     const size_t n_then = scales.size() == 1 || !Assign::kBothSigns || F::kBits >= 4 ? 2 : std::size(kThen);
-    // Scales that put the extreme weight on another level, with respect to the ideal one.
-    static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
     const bool both_signs = scales.front() < 0 && scales.size() > 1;
     for (size_t k = 0; k < n_ends + n_then; ++k) {
       const float factor = k < n_ends ? 1.0f : kThen[k - n_ends];
@@ -362,26 +360,10 @@ class ScaledEncoder {
         any = any || trial[s] != 0.0f;
       }
       if (!any) continue;
-      const size_t radius = scales.size() == 1 ? 0 : !refit ? 1 : scales.size() > 100 ? kMaxRadius : 1;
-      const size_t n_around = std::min(2 * radius + 1, scales.size());
+      for (size_t s = 0; s < n_supers; ++s) std::fill_n(lanes.super + s * super_groups, super_groups, trial[s]);
+      const size_t radius = scales.size() == 1 ? 0 : refit && scales.size() > 100 ? kMaxRadius : 1;
       const bool mirror = both_signs && refit && scales.size() <= 100;
-      const size_t n_candidates = n_around * (mirror ? (F::kBits == 3 ? 4 : 2) : 1);
-      for (size_t s = 0; s < n_supers; ++s) {
-        for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
-          for (size_t m = 0; m < n_candidates / n_around; ++m) {
-            size_t first = 0;
-            if (trial[s] != 0.0f) {
-              const float ideal = lanes.free_scale[g] / trial[s] * kMirrors[m];
-              const size_t at = NearestScale(scales, ideal);
-              first = at < radius ? 0 : std::min(at - radius, scales.size() - n_around);
-            }
-            for (size_t j = 0; j < n_around; ++j) {
-              lanes.candidates[(m * n_around + j) * row.n_padded + g] = trial[s] * static_cast<float>(scales[first + j]);
-            }
-          }
-        }
-      }
-      TryCandidates(row, lanes, n_candidates);
+      TryAround(row, lanes, radius, mirror ? (F::kBits == 3 ? 4 : 2) : 1);
       for (size_t s = 0; s < n_supers; ++s) {
         if (trial[s] == 0.0f) continue;
         float loss = 0.0f;
@@ -395,17 +377,6 @@ class ScaledEncoder {
         }
       }
     }
-  }
-
-  // sum w x^2.
-  static float ZeroLoss(const Row& row, size_t begin, size_t n) {
-    float loss = 0.0f;
-    for (size_t g = begin; g < begin + n; ++g) {
-      const float* x = row.xt + g / kChunk * kGroup * kStride + g % kChunk;
-      const float* w = row.wt + g / kChunk * kGroup * kStride + g % kChunk;
-      for (size_t i = 0; i < kGroup; ++i) loss += w[i * kStride] * x[i * kStride] * x[i * kStride];
-    }
-    return loss;
   }
 
   // The d of least loss for the levels and integer scales chosen under `super`.
