@@ -73,6 +73,30 @@ HWY_INLINE VQ RoundInteger(VQ u) {
   return hn::Sub(hn::Add(u, magic), magic);
 }
 
+// The level of L nearest to u; the lower one on a tie.
+template <class L>
+HWY_INLINE VQ NearestLevel(VQ u) {
+  if constexpr (L::kSize == 4) {
+    const QF d;
+    const auto next = [&](float boundary, float level, VQ v) HWY_ATTR {
+      return hn::IfThenElse(hn::Gt(u, hn::Set(d, boundary)), hn::Set(d, level), v);
+    };
+    const VQ v = next(L::kBoundaries[1][0], L::kValues[1], hn::Set(d, L::kValues[0]));
+    return next(L::kBoundaries[1][1], L::kValues[3], next(L::kBoundaries[0][0], L::kValues[2], v));
+  } else if constexpr (kQLanes == 16 && L::kTables.n_bins != 0) {  // with one look-up for what takes a search otherwise
+    constexpr size_t kBins = L::kTables.n_bins;
+    const QF d;
+    const VQ at = hn::Add(hn::Mul(u, hn::Set(d, L::kTables.bin_scale)), hn::Set(d, L::kTables.bin_offset));
+    const VQ clamped = hn::Min(hn::Max(at, hn::Zero(d)), hn::Set(d, static_cast<float>(kBins - 1)));
+    // The integer is in the lowest bits of the sum.
+    const VQI bin = hn::And(hn::BitCast(QI(), hn::Add(clamped, hn::Set(d, 12582912.0f))), hn::Set(QI(), static_cast<int32_t>(kBins - 1)));
+    const auto above = hn::Gt(u, LookUp<kBins>(L::kTables.bin_boundary.data(), bin));
+    return hn::IfThenElse(above, LookUp<kBins>(L::kTables.bin_above.data(), bin), LookUp<kBins>(L::kTables.bin_below.data(), bin));
+  } else {
+    return LookUp<L::kSize>(L::kValues.data(), NearestPosition<L>(u, hn::Zero(QI())));
+  }
+}
+
 // Weights one by one: the nearest level each.
 template <QuantFormat F>
 struct LevelAssign {
@@ -106,10 +130,9 @@ struct LevelAssign {
       constexpr float kHigh = static_cast<float>((1 << F::kBits) - 1 - F::kZero);
       return RoundInteger(hn::Min(hn::Max(u, hn::Set(d, kLow)), hn::Set(d, kHigh)));
     } else if constexpr (F::kShift == 0) {
-      return LookUp<L::kSize>(L::kValues.data(), NearestPosition<L>(u, hn::Zero(QI())));
+      return NearestLevel<L>(u);
     } else {
-      const VQI at = NearestPosition<L>(hn::Sub(u, shift), hn::Zero(QI()));
-      return hn::Add(LookUp<L::kSize>(L::kValues.data(), at), shift);
+      return hn::Add(NearestLevel<L>(hn::Sub(u, shift)), shift);
     }
   }
 
