@@ -27,22 +27,17 @@ class AffineEncoder {
   // A minimum is stored and subtracted: offsets cannot be negative. The others add a float of any sign.
   static constexpr bool kSubtracted = requires(typename F::Block b) { b.dmin; };
   using Packer = BlockPacker<F>;
-  static constexpr size_t kRadius = 1;
-  static constexpr size_t kCandidates = kIntegers ? 9 : 1;
 
   struct Lanes {
+    float* zero_loss;  // sum w x^2
     float *free_scale, *free_offset;
-    float *scales, *offsets;  // [kCandidates, n_padded]
-    float *loss, *scale, *offset;
+    float *super_scale, *super_offset;  // under trial
+    float *loss, *scale, *offset;       // of the best integers under them
     float *best_scale, *best_offset;
     float *sq, *sqq, *sxq, *sw, *sx;  // sums of w q, w q^2, w x q, w, w x
-    static constexpr size_t kArrays = 12 + 2 * kCandidates;
+    static constexpr size_t kArrays = 15;
   };
-  struct Row {
-    const float *xt, *wt;
-    size_t n_groups, n_chunks, n_padded;
-    int unit;
-  };
+  using Row = RowLanes<kGroup>;
   struct Pair {
     float scale = 0.0f, offset = 0.0f;
   };
@@ -50,42 +45,29 @@ class AffineEncoder {
  public:
   static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch* scratch) {
     const Packer& packer = Packer::Get();
-    const size_t n_groups = n / kGroup;
-    const size_t n_chunks = (n_groups + kChunk - 1) / kChunk;
-    const size_t n_padded = n_chunks * kChunk;
-    Grow(&scratch->xt, n_padded * kGroup);
-    Grow(&scratch->wt, n_padded * kGroup);
-    Grow(&scratch->index, n_padded * kGroup);
-    Grow(&scratch->lanes, n_padded * Lanes::kArrays);
-    Lanes lanes = Carve(scratch->lanes.data(), n_padded);
-    Transpose<kGroup>(x, n_groups, n_chunks, scratch->xt.data());
-    Transpose<kGroup>(w, n_groups, n_chunks, scratch->wt.data());
-    const Row row{scratch->xt.data(), scratch->wt.data(), n_groups, n_chunks, n_padded, unit};
+    const Row row(x, w, n, unit, Lanes::kArrays, scratch);
+    const Lanes lanes = Carve(scratch->lanes.data(), row.n_padded);
 
     FreeFits(row, lanes);
-    std::fill(lanes.scales, lanes.scales + kCandidates * n_padded, 0.0f);
-    std::fill(lanes.offsets, lanes.offsets + kCandidates * n_padded, 0.0f);
-    std::fill(lanes.best_scale, lanes.best_scale + n_padded, 0.0f);
-    std::fill(lanes.best_offset, lanes.best_offset + n_padded, 0.0f);
+    std::fill(lanes.super_scale, lanes.super_scale + row.n_padded, 0.0f);
+    std::fill(lanes.super_offset, lanes.super_offset + row.n_padded, 0.0f);
+    std::fill(lanes.best_scale, lanes.best_scale + row.n_padded, 0.0f);
+    std::fill(lanes.best_offset, lanes.best_offset + row.n_padded, 0.0f);
     const size_t n_blocks = n / kWeights;
     Grow(&scratch->supers, 5 * n_blocks);
     Pair* supers = reinterpret_cast<Pair*>(scratch->supers.data());
     SearchSupers(row, lanes, n_blocks, packer.scales().back(), packer.max_bias(), supers);
 
     int32_t* index = scratch->index.data();
-    for (size_t c = 0; c < n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const QI di;
-        const size_t at = c * kGroup * kStride + p;
-        const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + c * kChunk + p));
-        const VQ offset = hn::LoadU(d, lanes.best_offset + c * kChunk + p);
-        for (size_t i = 0; i < kGroup; ++i) {
-          const VQ q = Level(hn::LoadU(d, row.xt + at + i * kStride), inv, offset);
-          hn::StoreU(hn::ConvertTo(di, q), di, index + at + i * kStride);
-        }
-      });
-    }
+    row.ForVectors([&](const float* xg, const float*, size_t g) HWY_ATTR {
+      const QF d;
+      const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + g));
+      const VQ offset = hn::LoadU(d, lanes.best_offset + g);
+      for (size_t i = 0; i < kGroup; ++i) {
+        const VQ q = Level(hn::LoadU(d, xg + i * kStride), inv, offset);
+        hn::StoreU(hn::ConvertTo(QI(), q), QI(), index + Row::At(g) + i * kStride);
+      }
+    });
     std::memset(out, 0, n_blocks * sizeof(typename F::Block));
     auto* blocks = reinterpret_cast<typename F::Block*>(out);
     for (size_t b = 0; b < n_blocks; ++b) {
@@ -94,10 +76,10 @@ class AffineEncoder {
       for (size_t g = 0; g < kGroups; ++g) {
         const size_t group = b * kGroups + g;
         if constexpr (kIntegers) {
-          if (super.scale != 0.0f) packer.SetScale(&blocks[b], g, static_cast<int>(std::lrint(lanes.best_scale[group] / super.scale)));
-          if (super.offset != 0.0f) packer.SetBias(&blocks[b], g, static_cast<int>(std::lrint(lanes.best_offset[group] / super.offset)));
+          if (super.scale != 0.0f) packer.SetScale(&blocks[b], g, static_cast<int>(RoundInteger(lanes.best_scale[group] / super.scale)));
+          if (super.offset != 0.0f) packer.SetBias(&blocks[b], g, static_cast<int>(RoundInteger(lanes.best_offset[group] / super.offset)));
         }
-        const int32_t* q = index + group / kChunk * kGroup * kStride + group % kChunk;
+        const int32_t* q = index + Row::At(group);
         for (size_t i = 0; i < kGroup; ++i) packer.SetIndex(&blocks[b], g * kGroup + i, q[i * kStride]);
       }
       StoreLe16(blocks[b].d, Half(super.scale, unit));
@@ -110,33 +92,24 @@ class AffineEncoder {
   }
 
  private:
-  template <class T>
-  static void Grow(AlignedArray<T>* a, size_t n) {
-    if (a->size() < n) *a = AlignedArray<T>(n);
-  }
   static Lanes Carve(float* p, size_t n) {
-    const auto take = [&](size_t k) { return std::exchange(p, p + k * n); };
-    return {take(1), take(1), take(kCandidates), take(kCandidates), take(1), take(1), take(1),
-            take(1), take(1), take(1),           take(1),           take(1), take(1), take(1)};
-  }
-  template <class Body>
-  static HWY_INLINE void ForParts(const Body& body) {
-    for (size_t p = 0; p < kChunk; p += kQLanes) body(p);
+    const auto next = [&] { return std::exchange(p, p + n); };
+    return {next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next()};
   }
 
-  static uint16_t Half(float v, int unit) { return NearestF16(static_cast<float>(std::ldexp(static_cast<double>(v), unit))); }
+  static uint16_t Half(float v, int unit) { return NearestF16(static_cast<float>(static_cast<double>(v) * PowerOf2(unit))); }
   // The value nearest to v that an f16 holds, in units of 2^unit; 0 if it would be far above what weights need.
   static float Round(double v, int unit) {
     if (!std::isfinite(v)) return 0.0f;
-    const uint16_t h = NearestF16(static_cast<float>(std::ldexp(v, unit)));
-    const double held = std::ldexp(static_cast<double>(F16ToF32(h)), -unit);
+    const uint16_t h = NearestF16(static_cast<float>(v * PowerOf2(unit)));
+    const double held = static_cast<double>(F16ToF32(h)) * PowerOf2(-unit);
     return std::abs(held) > 16.0 ? 0.0f : static_cast<float>(held);
   }
   // As Round, but not 0: the smallest value instead, if that is of any use.
   static float RoundUp(double v, int unit) {
     const float r = Round(v, unit);
     if (r != 0.0f || v == 0.0) return r;
-    const double least = std::ldexp(0x1p-24, -unit);
+    const double least = 0x1p-24 * PowerOf2(-unit);
     return least > 16.0 ? 0.0f : static_cast<float>(least);
   }
 
@@ -152,128 +125,30 @@ class AffineEncoder {
     constexpr float kClip2[] = {-0.06f, 0.0f, 0.07f, 0.14f, 0.21f, 0.28f};
     constexpr float kClip4[] = {-0.02f, 0.01f, 0.04f, 0.07f, 0.1f, 0.14f};
     constexpr float kClip5[] = {-0.01f, 0.005f, 0.02f, 0.04f, 0.07f, 0.1f};
-    for (size_t c = 0; c < row.n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const float* x = row.xt + c * kGroup * kStride + p;
-        const float* w = row.wt + c * kGroup * kStride + p;
-        const size_t at = c * kChunk + p;
-        const VQ zero = hn::Zero(d);
-        VQ low = hn::LoadU(d, x), high = low, sw = zero, sx = zero;
-        for (size_t i = 0; i < kGroup; ++i) {
-          const VQ xi = hn::LoadU(d, x + i * kStride);
-          const VQ wi = hn::LoadU(d, w + i * kStride);
-          low = hn::Min(low, xi);
-          high = hn::Max(high, xi);
-          sw = hn::Add(sw, wi);
-          sx = hn::Add(sx, hn::Mul(wi, xi));
-        }
-        hn::StoreU(sw, d, lanes.sw + at);
-        hn::StoreU(sx, d, lanes.sx + at);
-        if constexpr (kSubtracted) {
-          low = hn::Min(low, zero);
-          high = hn::Max(high, zero);
-        }
-        const VQ range = hn::Sub(high, low);
-        VQ best = hn::Set(d, 3e38f), best_scale = zero, best_offset = zero;
-        const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
-          const VQ inv = Inverse(scale);
-          VQ sq = zero, sqq = zero, sxq = zero;
-          for (size_t i = 0; i < kGroup; ++i) {
-            const VQ xi = hn::LoadU(d, x + i * kStride);
-            const VQ q = Level(xi, inv, offset);
-            const VQ wq = hn::Mul(hn::LoadU(d, w + i * kStride), q);
-            sq = hn::Add(sq, wq);
-            sqq = hn::Add(sqq, hn::Mul(wq, q));
-            sxq = hn::Add(sxq, hn::Mul(wq, xi));
-          }
-          // Least squares for x = s q - m; without m where that would be negative and must not.
-          const VQ inv_det = Inverse(hn::Sub(hn::Mul(sqq, sw), hn::Mul(sq, sq)));
-          VQ s = hn::Mul(hn::Sub(hn::Mul(sxq, sw), hn::Mul(sx, sq)), inv_det);
-          VQ m = hn::Mul(hn::Sub(hn::Mul(sxq, sq), hn::Mul(sx, sqq)), inv_det);
-          // All weights at one level, or nearly so: keep the scale that was tried.
-          const auto flat = hn::Or(hn::Eq(inv_det, zero), hn::Le(s, zero));
-          s = hn::IfThenElse(flat, scale, s);
-          m = hn::IfThenElse(flat, offset, m);
-          if constexpr (kSubtracted) {
-            const auto negative = hn::Lt(m, zero);
-            m = hn::IfThenElse(negative, zero, m);
-            s = hn::IfThenElse(negative, hn::Mul(sxq, Inverse(sqq)), s);
-          }
-          // s^2 Sqq + m^2 Sw - 2 s Sxq + 2 m Sx - 2 s m Sq: the loss without its constant.
-          const VQ two = hn::Set(d, 2.0f);
-          const VQ loss = hn::Add(hn::Mul(s, hn::Sub(hn::Mul(s, sqq), hn::Mul(two, hn::Add(sxq, hn::Mul(m, sq))))),
-                                  hn::Mul(m, hn::Add(hn::Mul(m, sw), hn::Mul(two, sx))));
-          const auto better = hn::Lt(loss, best);
-          best = hn::IfThenElse(better, loss, best);
-          best_scale = hn::IfThenElse(better, s, best_scale);
-          best_offset = hn::IfThenElse(better, m, best_offset);
-        };
-        const auto clipped = [&](float lower, float upper) HWY_ATTR {
-          VQ lo = hn::Add(low, hn::Mul(range, hn::Set(d, lower)));
-          const VQ hi = hn::Sub(high, hn::Mul(range, hn::Set(d, upper)));
-          if constexpr (kSubtracted) lo = hn::Min(lo, zero);
-          attempt(hn::Mul(hn::Sub(hi, lo), hn::Set(d, 1.0f / kTop)), hn::Neg(lo));
-        };
-        const auto grid = [&](const auto& clips) HWY_ATTR {
-          for (const float lower : clips) {
-            for (const float upper : clips) clipped(lower, upper);
-          }
-        };
-        if constexpr (F::kBits <= 2) {
-          grid(kClip2);
-        } else if constexpr (F::kBits == 4) {
-          grid(kClip4);
-        } else {
-          grid(kClip5);
-        }
-        for (int k = 0; k < 3; ++k) attempt(best_scale, best_offset);
-        hn::StoreU(best_scale, d, lanes.free_scale + at);
-        hn::StoreU(best_offset, d, lanes.free_offset + at);
-      });
-    }
-  }
-
-  static void TryCandidates(const Row& row, const Lanes& lanes) {
-    for (size_t c = 0; c < row.n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const float* x = row.xt + c * kGroup * kStride + p;
-        const float* w = row.wt + c * kGroup * kStride + p;
-        const size_t at = c * kChunk + p;
-        VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_offset = hn::Zero(d);
-        for (size_t k = 0; k < kCandidates; ++k) {
-          const VQ scale = hn::LoadU(d, lanes.scales + k * row.n_padded + at);
-          const VQ offset = hn::LoadU(d, lanes.offsets + k * row.n_padded + at);
-          const VQ inv = Inverse(scale);
-          VQ loss = hn::Zero(d);
-          for (size_t i = 0; i < kGroup; ++i) {
-            const VQ xo = hn::LoadU(d, x + i * kStride);
-            const VQ r = hn::Add(hn::Sub(xo, hn::Mul(scale, Level(xo, inv, offset))), offset);
-            loss = hn::Add(loss, hn::Mul(hn::Mul(hn::LoadU(d, w + i * kStride), r), r));
-          }
-          const auto better = hn::Lt(loss, best);
-          best = hn::IfThenElse(better, loss, best);
-          best_scale = hn::IfThenElse(better, scale, best_scale);
-          best_offset = hn::IfThenElse(better, offset, best_offset);
-        }
-        hn::StoreU(best, d, lanes.loss + at);
-        hn::StoreU(best_scale, d, lanes.scale + at);
-        hn::StoreU(best_offset, d, lanes.offset + at);
-      });
-    }
-  }
-
-  static void SumsOfBest(const Row& row, const Lanes& lanes) {
-    for (size_t c = 0; c < row.n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const size_t at = c * kChunk + p;
-        const float* x = row.xt + c * kGroup * kStride + p;
-        const float* w = row.wt + c * kGroup * kStride + p;
-        const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + at));
-        const VQ offset = hn::LoadU(d, lanes.best_offset + at);
-        VQ sq = hn::Zero(d), sqq = hn::Zero(d), sxq = hn::Zero(d);
+    row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
+      const QF d;
+      const VQ zero = hn::Zero(d);
+      VQ low = hn::LoadU(d, x), high = low, sw = zero, sx = zero;
+      for (size_t i = 0; i < kGroup; ++i) {
+        const VQ xi = hn::LoadU(d, x + i * kStride);
+        const VQ wi = hn::LoadU(d, w + i * kStride);
+        low = hn::Min(low, xi);
+        high = hn::Max(high, xi);
+        sw = hn::Add(sw, wi);
+        sx = hn::Add(sx, hn::Mul(wi, xi));
+      }
+      hn::StoreU(ZeroLoss<kGroup>(x, w), d, lanes.zero_loss + at);
+      hn::StoreU(sw, d, lanes.sw + at);
+      hn::StoreU(sx, d, lanes.sx + at);
+      if constexpr (kSubtracted) {
+        low = hn::Min(low, zero);
+        high = hn::Max(high, zero);
+      }
+      const VQ range = hn::Sub(high, low);
+      VQ best = hn::Set(d, 3e38f), best_scale = zero, best_offset = zero;
+      const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
+        const VQ inv = Inverse(scale);
+        VQ sq = zero, sqq = zero, sxq = zero;
         for (size_t i = 0; i < kGroup; ++i) {
           const VQ xi = hn::LoadU(d, x + i * kStride);
           const VQ q = Level(xi, inv, offset);
@@ -282,18 +157,117 @@ class AffineEncoder {
           sqq = hn::Add(sqq, hn::Mul(wq, q));
           sxq = hn::Add(sxq, hn::Mul(wq, xi));
         }
-        hn::StoreU(sq, d, lanes.sq + at);
-        hn::StoreU(sqq, d, lanes.sqq + at);
-        hn::StoreU(sxq, d, lanes.sxq + at);
-      });
-    }
+        // Least squares for x = s q - m; without m where that would be negative and must not.
+        const VQ inv_det = Inverse(hn::Sub(hn::Mul(sqq, sw), hn::Mul(sq, sq)));
+        VQ s = hn::Mul(hn::Sub(hn::Mul(sxq, sw), hn::Mul(sx, sq)), inv_det);
+        VQ m = hn::Mul(hn::Sub(hn::Mul(sxq, sq), hn::Mul(sx, sqq)), inv_det);
+        // All weights at one level, or nearly so: keep the scale that was tried.
+        const auto flat = hn::Or(hn::Eq(inv_det, zero), hn::Le(s, zero));
+        s = hn::IfThenElse(flat, scale, s);
+        m = hn::IfThenElse(flat, offset, m);
+        if constexpr (kSubtracted) {
+          const auto negative = hn::Lt(m, zero);
+          m = hn::IfThenElse(negative, zero, m);
+          s = hn::IfThenElse(negative, hn::Mul(sxq, Inverse(sqq)), s);
+        }
+        // s^2 Sqq + m^2 Sw - 2 s Sxq + 2 m Sx - 2 s m Sq: the loss without its constant.
+        const VQ two = hn::Set(d, 2.0f);
+        const VQ loss = hn::Add(hn::Mul(s, hn::Sub(hn::Mul(s, sqq), hn::Mul(two, hn::Add(sxq, hn::Mul(m, sq))))),
+                                hn::Mul(m, hn::Add(hn::Mul(m, sw), hn::Mul(two, sx))));
+        const auto better = hn::Lt(loss, best);
+        best = hn::IfThenElse(better, loss, best);
+        best_scale = hn::IfThenElse(better, s, best_scale);
+        best_offset = hn::IfThenElse(better, m, best_offset);
+      };
+      const auto clipped = [&](float lower, float upper) HWY_ATTR {
+        VQ lo = hn::Add(low, hn::Mul(range, hn::Set(d, lower)));
+        const VQ hi = hn::Sub(high, hn::Mul(range, hn::Set(d, upper)));
+        if constexpr (kSubtracted) lo = hn::Min(lo, zero);
+        attempt(hn::Mul(hn::Sub(hi, lo), hn::Set(d, 1.0f / kTop)), hn::Neg(lo));
+      };
+      const auto grid = [&](const auto& clips) HWY_ATTR {
+        for (const float lower : clips) {
+          for (const float upper : clips) clipped(lower, upper);
+        }
+      };
+      if constexpr (F::kBits <= 2) {
+        grid(kClip2);
+      } else if constexpr (F::kBits == 4) {
+        grid(kClip4);
+      } else {
+        grid(kClip5);
+      }
+      for (int k = 0; k < 3; ++k) attempt(best_scale, best_offset);
+      hn::StoreU(best_scale, d, lanes.free_scale + at);
+      hn::StoreU(best_offset, d, lanes.free_offset + at);
+    });
   }
 
-  // v / step to the nearest integer in [0, max].
-  static int Nearest(float v, float step, int max) {
-    if (step == 0.0f) return 0;
-    const float q = v / step;
-    return !(q > 0.0f) ? 0 : q >= static_cast<float>(max) ? max : static_cast<int>(q + 0.5f);
+  // v / step, at least 0 and at most max, to the nearest integer.
+  static HWY_INLINE VQ Nearest(VQ v, VQ step, float max) {
+    const QF d;
+    return RoundInteger(hn::Min(hn::Max(hn::Mul(v, Inverse(step)), hn::Zero(d)), hn::Set(d, max)));
+  }
+
+  // Under lanes.super_*: the pair of integers of least loss among the neighbours of the ideal pair, a group.
+  static void TryAround(const Row& row, const Lanes& lanes, float max_scale, float max_bias) {
+    constexpr int kRadius = kIntegers ? 1 : 0;
+    row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
+      const QF d;
+      const VQ super_scale = hn::LoadU(d, lanes.super_scale + at);
+      const VQ super_offset = hn::LoadU(d, lanes.super_offset + at);
+      VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_offset = hn::Zero(d);
+      const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
+        const VQ inv = Inverse(scale);
+        VQ loss = hn::Zero(d);
+        for (size_t i = 0; i < kGroup; ++i) {
+          const VQ xi = hn::LoadU(d, x + i * kStride);
+          const VQ r = hn::Add(hn::Sub(xi, hn::Mul(scale, Level(xi, inv, offset))), offset);
+          loss = hn::Add(loss, hn::Mul(hn::Mul(hn::LoadU(d, w + i * kStride), r), r));
+        }
+        const auto better = hn::Lt(loss, best);
+        best = hn::IfThenElse(better, loss, best);
+        best_scale = hn::IfThenElse(better, scale, best_scale);
+        best_offset = hn::IfThenElse(better, offset, best_offset);
+      };
+      if constexpr (!kIntegers) {
+        attempt(super_scale, super_offset);
+      } else {
+        const VQ s = Nearest(hn::LoadU(d, lanes.free_scale + at), super_scale, max_scale);
+        const VQ m = Nearest(hn::LoadU(d, lanes.free_offset + at), super_offset, max_bias);
+        const auto around = [&](VQ v, int by, float max) HWY_ATTR {
+          return hn::Min(hn::Max(hn::Add(v, hn::Set(d, static_cast<float>(by))), hn::Zero(d)), hn::Set(d, max));
+        };
+        for (int ds = -kRadius; ds <= kRadius; ++ds) {
+          for (int dm = -kRadius; dm <= kRadius; ++dm) {
+            attempt(hn::Mul(super_scale, around(s, ds, max_scale)), hn::Mul(super_offset, around(m, dm, max_bias)));
+          }
+        }
+      }
+      hn::StoreU(best, d, lanes.loss + at);
+      hn::StoreU(best_scale, d, lanes.scale + at);
+      hn::StoreU(best_offset, d, lanes.offset + at);
+    });
+  }
+
+  static void SumsOfBest(const Row& row, const Lanes& lanes) {
+    row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
+      const QF d;
+      const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + at));
+      const VQ offset = hn::LoadU(d, lanes.best_offset + at);
+      VQ sq = hn::Zero(d), sqq = hn::Zero(d), sxq = hn::Zero(d);
+      for (size_t i = 0; i < kGroup; ++i) {
+        const VQ xi = hn::LoadU(d, x + i * kStride);
+        const VQ q = Level(xi, inv, offset);
+        const VQ wq = hn::Mul(hn::LoadU(d, w + i * kStride), q);
+        sq = hn::Add(sq, wq);
+        sqq = hn::Add(sqq, hn::Mul(wq, q));
+        sxq = hn::Add(sxq, hn::Mul(wq, xi));
+      }
+      hn::StoreU(sq, d, lanes.sq + at);
+      hn::StoreU(sqq, d, lanes.sqq + at);
+      hn::StoreU(sxq, d, lanes.sxq + at);
+    });
   }
 
   static void SearchSupers(const Row& row, const Lanes& lanes, size_t n_blocks, int max_scale, int max_bias, Pair* supers) {
@@ -301,13 +275,7 @@ class AffineEncoder {
     Pair* trial = supers + n_blocks + (n_blocks + 1) / 2;
     for (size_t b = 0; b < n_blocks; ++b) {
       supers[b] = {};
-      float loss = 0.0f;
-      for (size_t g = b * kGroups; g < (b + 1) * kGroups; ++g) {
-        const float* x = row.xt + g / kChunk * kGroup * kStride + g % kChunk;
-        const float* w = row.wt + g / kChunk * kGroup * kStride + g % kChunk;
-        for (size_t i = 0; i < kGroup; ++i) loss += w[i * kStride] * x[i * kStride] * x[i * kStride];
-      }
-      best_loss[b] = loss;
+      best_loss[b] = SumOf(lanes.zero_loss, b * kGroups, kGroups);
     }
     // The largest scale and offset of the block are mapped to these parts of the integer range.
     constexpr Pair kEnds[] = {{1.0f, 1.0f}, {0.97f, 1.0f}, {1.0f, 0.97f}, {1.04f, 1.04f}, {0.94f, 0.94f}, {1.08f, 1.0f}, {1.0f, 1.08f}};
@@ -329,12 +297,12 @@ class AffineEncoder {
           trial[b].scale = RoundUp(static_cast<double>(scale) / (static_cast<double>(max_scale) * static_cast<double>(kEnds[k].scale)), row.unit);
           trial[b].offset = Round(static_cast<double>(offset) / (static_cast<double>(max_bias) * static_cast<double>(kEnds[k].offset)), row.unit);
         }
-        for (size_t g = begin; g < begin + kGroups; ++g) Candidates(row, lanes, trial[b], g, max_scale, max_bias);
+        std::fill_n(lanes.super_scale + begin, kGroups, trial[b].scale);
+        std::fill_n(lanes.super_offset + begin, kGroups, trial[b].offset);
       }
-      TryCandidates(row, lanes);
+      TryAround(row, lanes, static_cast<float>(max_scale), static_cast<float>(max_bias));
       for (size_t b = 0; b < n_blocks; ++b) {
-        float loss = 0.0f;
-        for (size_t g = b * kGroups; g < (b + 1) * kGroups; ++g) loss += lanes.loss[g];
+        const float loss = SumOf(lanes.loss, b * kGroups, kGroups);
         if (!(loss < best_loss[b])) continue;
         best_loss[b] = loss;
         supers[b] = trial[b];
@@ -346,31 +314,12 @@ class AffineEncoder {
     }
   }
 
-  static void Candidates(const Row& row, const Lanes& lanes, Pair trial, size_t g, int max_scale, int max_bias) {
-    if constexpr (!kIntegers) {
-      (void)max_scale;
-      (void)max_bias;
-      lanes.scales[g] = trial.scale;
-      lanes.offsets[g] = trial.offset;
-    } else {
-      const int s = Nearest(lanes.free_scale[g], trial.scale, max_scale);
-      const int m = Nearest(lanes.free_offset[g], trial.offset, max_bias);
-      size_t k = 0;
-      for (int ds = -1; ds <= 1; ++ds) {
-        for (int dm = -1; dm <= 1; ++dm, ++k) {
-          lanes.scales[k * row.n_padded + g] = trial.scale * static_cast<float>(std::clamp(s + ds, 0, max_scale));
-          lanes.offsets[k * row.n_padded + g] = trial.offset * static_cast<float>(std::clamp(m + dm, 0, max_bias));
-        }
-      }
-    }
-  }
-
   // d and dmin of least loss for the levels and integers chosen under `super`.
   static Pair Refit(const Lanes& lanes, Pair super, size_t begin, int unit) {
     double sqq = 0.0, sq = 0.0, sw = 0.0, sxq = 0.0, sx = 0.0;
     for (size_t g = begin; g < begin + kGroups; ++g) {
-      const double s = super.scale == 0.0f ? 0.0 : static_cast<double>(std::round(lanes.best_scale[g] / super.scale));
-      const double m = super.offset == 0.0f ? 0.0 : static_cast<double>(std::round(lanes.best_offset[g] / super.offset));
+      const double s = super.scale == 0.0f ? 0.0 : static_cast<double>(RoundInteger(lanes.best_scale[g] / super.scale));
+      const double m = super.offset == 0.0f ? 0.0 : static_cast<double>(RoundInteger(lanes.best_offset[g] / super.offset));
       sqq += s * s * static_cast<double>(lanes.sqq[g]);
       sq += s * m * static_cast<double>(lanes.sq[g]);
       sw += m * m * static_cast<double>(lanes.sw[g]);

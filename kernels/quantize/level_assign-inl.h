@@ -72,6 +72,7 @@ HWY_INLINE VQ RoundInteger(VQ u) {
   const VQ magic = hn::Set(QF(), 12582912.0f);
   return hn::Sub(hn::Add(u, magic), magic);
 }
+inline float RoundInteger(float u) { return u + 12582912.0f - 12582912.0f; }
 
 // The level of L nearest to u; the lower one on a tie.
 template <class L>

@@ -22,36 +22,13 @@
 #include <cstring>
 
 #include "kernels/quantize/block_packer.h"
-#include "kernels/quantize/row_encoder.h"
 #include "kernels/quantize/super_scale.h"
 #include "kernels/quantize/level_assign-inl.h"
+#include "kernels/quantize/row_lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-
-// x[n] -> out[chunk][i][lane], group g in lane g % 16 of chunk g / 16; zeros behind the last group.
-template <size_t kGroup>
-void Transpose(const float* HWY_RESTRICT x, size_t n_groups, size_t n_chunks, float* HWY_RESTRICT out) {
-  for (size_t c = 0; c < n_chunks; ++c) {
-    const size_t left = std::min(kChunk, n_groups - c * kChunk);
-    float* to = out + c * kGroup * kStride;
-    for (size_t l = 0; l < left; ++l) {
-      const float* from = x + (c * kChunk + l) * kGroup;
-      for (size_t i = 0; i < kGroup; ++i) to[i * kStride + l] = from[i];
-    }
-    for (size_t l = left; l < kChunk; ++l) {
-      for (size_t i = 0; i < kGroup; ++i) to[i * kStride + l] = 0.0f;
-    }
-  }
-}
-
-// 1 / s, 0 where s is 0 (or so small that 1 / s would be huge).
-HWY_INLINE VQ Inverse(VQ s) {
-  const QF d;
-  const auto ok = hn::Gt(hn::Abs(s), hn::Set(d, 1e-30f));
-  return hn::IfThenElseZero(ok, hn::Div(hn::Set(d, 1.0f), s));
-}
 
 // How hard to search: the ends of the table relative to which the largest weight is tried, and how many positions between.
 struct ScaleRange {
@@ -104,19 +81,9 @@ class ScaledEncoder {
  public:
   static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch* scratch) {
     const Packer& packer = Packer::Get();
-    const size_t n_groups = n / kGroup;
-    const size_t n_chunks = (n_groups + kChunk - 1) / kChunk;
-    const size_t n_padded = n_chunks * kChunk;
-    Grow(&scratch->xt, n_padded * kGroup);
-    Grow(&scratch->wt, n_padded * kGroup);
-    Grow(&scratch->index, n_padded * kGroup);
-    Grow(&scratch->lanes, n_padded * Lanes::kArrays);
-    Lanes lanes = Carve(scratch->lanes.data(), n_padded);
-    Transpose<kGroup>(x, n_groups, n_chunks, scratch->xt.data());
-    Transpose<kGroup>(w, n_groups, n_chunks, scratch->wt.data());
-    const Row row{scratch->xt.data(), scratch->wt.data(), n_groups, n_chunks, n_padded, unit, &packer.scales()};
-    const std::vector<int>& scales = packer.scales();
-    LUTRA_CHECK(scales.back() - scales.front() == (scales.back() - scales[scales.size() - (scales.size() > 1 ? 2 : 1)]) * (static_cast<int>(scales.size()) - 1));
+    const Row row(x, w, n, unit, Lanes::kArrays, scratch);
+    const IntegerScales scales(packer.scales());
+    const Lanes lanes = Carve(scratch->lanes.data(), row.n_padded);
 
     FreeScales(row, lanes);
     std::memset(out, 0, F::kInfo.row_header_bytes + n / kWeights * sizeof(typename F::Block));
@@ -124,57 +91,51 @@ class ScaledEncoder {
     auto* blocks = reinterpret_cast<typename F::Block*>(out + F::kInfo.row_header_bytes);
     if constexpr (kRowSuper) {
       Grow(&scratch->supers, kSuperArrays);
-      SearchSupers(row, lanes, n_groups, 1, scratch->supers.data());
+      SearchSupers(row, lanes, scales, row.n_groups, 1, scratch->supers.data());
     } else {
       Grow(&scratch->supers, kSuperArrays * (n / kWeights));
-      SearchSupers(row, lanes, kBlockGroups, n / kWeights, scratch->supers.data());
+      SearchSupers(row, lanes, scales, kBlockGroups, n / kWeights, scratch->supers.data());
     }
     const float* supers = scratch->supers.data();
     if (kRowSuper && supers[0] == 0.0f) return;
 
     int32_t* index = scratch->index.data();
-    for (size_t c = 0; c < n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const size_t at = c * kGroup * kStride + p;
-        const VQ scale = hn::LoadU(d, lanes.best_scale + c * kChunk + p);
-        const VQ shift = hn::LoadU(d, lanes.best_shift + c * kChunk + p);
-        Assign::Store(row.xt + at, row.wt + at, Inverse(scale), shift, index + at);
-      });
-    }
+    row.ForVectors([&](const float* xg, const float* wg, size_t g) HWY_ATTR {
+      const QF d;
+      const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + g));
+      Assign::Store(xg, wg, inv, hn::LoadU(d, lanes.best_shift + g), index + Row::At(g));
+    });
     for (size_t block = 0; block < n / kWeights; ++block) {
       const float d = supers[kRowSuper ? 0 : block];
       if (d == 0.0f) continue;  // zeros
       for (size_t g = 0; g < kBlockGroups; ++g) {
         const size_t group = block * kBlockGroups + g;
         // best_scale is d * integer, rounded: dividing gives the integer back.
-        packer.SetScale(&blocks[block], g, static_cast<int>(std::lrint(lanes.best_scale[group] / d)));
+        packer.SetScale(&blocks[block], g, static_cast<int>(RoundInteger(lanes.best_scale[group] / d)));
         if constexpr (F::kShift != 0) packer.SetShifted(&blocks[block], g, lanes.best_shift[group] != 0.0f);
-        Assign::Pack(packer, &blocks[block], g, index + group / kChunk * kGroup * kStride + group % kChunk);
+        Assign::Pack(packer, &blocks[block], g, index + Row::At(group));
       }
       Super::Store(header, &blocks[block], d, unit);
     }
   }
 
  private:
-  struct Row {
-    const float *xt, *wt;
-    size_t n_groups, n_chunks, n_padded;
-    int unit;
-    const std::vector<int>* scales;
+  using Row = RowLanes<kGroup>;
+
+  // The integers a scale can be: n from low on, step apart.
+  struct IntegerScales {
+    float low, step;
+    size_t n;
+    explicit IntegerScales(const std::vector<int>& values)
+        : low(static_cast<float>(values[0])), step(values.size() > 1 ? static_cast<float>(values[1] - values[0]) : 1.0f), n(values.size()) {
+      LUTRA_CHECK(values.back() - values[0] == static_cast<int>(step) * static_cast<int>(n - 1));
+    }
+    float high() const { return low + step * static_cast<float>(n - 1); }
   };
 
-  template <class T>
-  static void Grow(AlignedArray<T>* a, size_t n) {
-    if (a->size() < n) *a = AlignedArray<T>(n);
-  }
   static Lanes Carve(float* p, size_t n) {
-    const auto take = [&](size_t k) { return std::exchange(p, p + k * n); };
-    return {take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1), take(1)};
-  }
-  template <class Body>
-  static HWY_INLINE void ForParts(const Body& body) {
-    for (size_t p = 0; p < kChunk; p += kQLanes) body(p);
+    const auto next = [&] { return std::exchange(p, p + n); };
+    return {next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next()};
   }
 
   // Step 1.
@@ -182,130 +143,111 @@ class ScaledEncoder {
     constexpr ScaleRange kRange = FreeRange<F, Assign>();
     // The end of the table: what the largest weight is mapped to. Both signs are tried.
     constexpr float kEnd = Assign::kEnd;
-    for (size_t c = 0; c < row.n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const float* x = row.xt + c * kGroup * kStride + p;
-        const float* w = row.wt + c * kGroup * kStride + p;
-        VQ extreme = hn::Zero(d), zero_loss = hn::Zero(d);
-        for (size_t i = 0; i < kGroup; ++i) {
-          const VQ xi = hn::LoadU(d, x + i * kStride);
-          extreme = hn::IfThenElse(hn::Gt(hn::Abs(xi), hn::Abs(extreme)), xi, extreme);
-          zero_loss = hn::Add(zero_loss, hn::Mul(hn::LoadU(d, w + i * kStride), hn::Mul(xi, xi)));
+    row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
+      const QF d;
+      VQ extreme = hn::Zero(d);
+      for (size_t i = 0; i < kGroup; ++i) {
+        const VQ xi = hn::LoadU(d, x + i * kStride);
+        extreme = hn::IfThenElse(hn::Gt(hn::Abs(xi), hn::Abs(extreme)), xi, extreme);
+      }
+      hn::StoreU(extreme, d, lanes.extreme + at);
+      hn::StoreU(ZeroLoss<kGroup>(x, w), d, lanes.zero_loss + at);
+      const VQ per_unit = Inverse(Assign::kBothSigns ? extreme : hn::Abs(extreme));
+      VQ best = hn::Zero(d), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
+      const auto attempt = [&](VQ inv, VQ shift) HWY_ATTR {
+        VQ a, b;
+        Assign::Sums(x, w, inv, shift, &a, &b);
+        // The best scale for these levels is a / b; it lowers the loss by a^2 / b.
+        const VQ inv_b = Inverse(b);
+        const VQ gain = hn::Mul(hn::Mul(a, a), inv_b);
+        const auto better = hn::Gt(gain, best);
+        best = hn::IfThenElse(better, gain, best);
+        best_scale = hn::IfThenElse(better, hn::Mul(a, inv_b), best_scale);
+        best_shift = hn::IfThenElse(better, shift, best_shift);
+      };
+      for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
+        const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
+        for (int k = 0; k < kRange.steps; ++k) {
+          const float position = kRange.low + (kRange.high - kRange.low) * static_cast<float>(k) / static_cast<float>(kRange.steps - 1);
+          const VQ inv = hn::Mul(hn::Set(d, kEnd * position), per_unit);
+          attempt(inv, shift);
+          if constexpr (Assign::kBothSigns) attempt(hn::Neg(inv), shift);
         }
-        hn::StoreU(extreme, d, lanes.extreme + c * kChunk + p);
-        hn::StoreU(zero_loss, d, lanes.zero_loss + c * kChunk + p);
-        const VQ per_unit = Inverse(Assign::kBothSigns ? extreme : hn::Abs(extreme));
-        VQ best = hn::Zero(d), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
-        const auto attempt = [&](VQ inv, VQ shift) HWY_ATTR {
-          VQ a, b;
-          Assign::Sums(x, w, inv, shift, &a, &b);
-          // The best scale for these levels is a / b; it lowers the loss by a^2 / b.
-          const VQ inv_b = Inverse(b);
-          const VQ gain = hn::Mul(hn::Mul(a, a), inv_b);
-          const auto better = hn::Gt(gain, best);
-          best = hn::IfThenElse(better, gain, best);
-          best_scale = hn::IfThenElse(better, hn::Mul(a, inv_b), best_scale);
-          best_shift = hn::IfThenElse(better, shift, best_shift);
-        };
-        for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
-          const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
-          for (int k = 0; k < kRange.steps; ++k) {
-            const float position = kRange.low + (kRange.high - kRange.low) * static_cast<float>(k) / static_cast<float>(kRange.steps - 1);
-            const VQ inv = hn::Mul(hn::Set(d, kEnd * position), per_unit);
-            attempt(inv, shift);
-            if constexpr (Assign::kBothSigns) attempt(hn::Neg(inv), shift);
-          }
-          if constexpr (Assign::kBothSigns) {  // exactly onto both ends
-            attempt(hn::Mul(hn::Set(d, kEnd), per_unit), shift);
-            attempt(hn::Mul(hn::Set(d, Assign::kOtherEnd), per_unit), shift);
-          }
+        if constexpr (Assign::kBothSigns) {  // exactly onto both ends
+          attempt(hn::Mul(hn::Set(d, kEnd), per_unit), shift);
+          attempt(hn::Mul(hn::Set(d, Assign::kOtherEnd), per_unit), shift);
         }
-        for (int k = 0; k < 2; ++k) attempt(Inverse(best_scale), best_shift);
-        hn::StoreU(best_scale, d, lanes.free_scale + c * kChunk + p);
-        hn::StoreU(best_shift, d, lanes.free_shift + c * kChunk + p);
-      });
-    }
+      }
+      for (int k = 0; k < 2; ++k) attempt(Inverse(best_scale), best_shift);
+      hn::StoreU(best_scale, d, lanes.free_scale + at);
+      hn::StoreU(best_shift, d, lanes.free_shift + at);
+    });
   }
 
   // Under lanes.super: of the integer scales (and both tables) around the ideal ones, the one of least loss, a group. Ideal is the scale
   // of step 1, and as many mirrors as put the extreme weight on another level with respect to it.
-  static void TryAround(const Row& row, const Lanes& lanes, size_t radius, size_t n_mirrors) {
+  static void TryAround(const Row& row, const Lanes& lanes, const IntegerScales& scales, size_t radius, size_t n_mirrors) {
     static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
-    const std::vector<int>& scales = *row.scales;
-    const size_t n_around = std::min(2 * radius + 1, scales.size());
-    const float low = static_cast<float>(scales.front());
-    const float step = scales.size() > 1 ? static_cast<float>(scales[1]) - low : 1.0f;
-    for (size_t c = 0; c < row.n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const float* x = row.xt + c * kGroup * kStride + p;
-        const float* w = row.wt + c * kGroup * kStride + p;
-        const size_t at = c * kChunk + p;
-        const VQ super = hn::LoadU(d, lanes.super + at);
-        const VQ ideal = hn::Mul(hn::LoadU(d, lanes.free_scale + at), Inverse(super));
-        VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
-        for (size_t m = 0; m < n_mirrors; ++m) {
-          const VQ position = hn::Mul(hn::Sub(hn::Mul(ideal, hn::Set(d, kMirrors[m])), hn::Set(d, low)), hn::Set(d, 1.0f / step));
-          const VQ last = hn::Set(d, static_cast<float>(scales.size() - n_around));
-          const VQ below = hn::Sub(hn::Min(hn::Max(position, hn::Zero(d)), hn::Set(d, 300.0f)), hn::Set(d, static_cast<float>(n_around / 2)));
-          const VQ first = hn::Min(hn::Max(RoundInteger(below), hn::Zero(d)), last);
-          for (size_t j = 0; j < n_around; ++j) {
-            const VQ integer = hn::Add(hn::Mul(hn::Add(first, hn::Set(d, static_cast<float>(j))), hn::Set(d, step)), hn::Set(d, low));
-            const VQ scale = hn::Mul(super, integer);
-            const VQ inv = Inverse(scale);
-            for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
-              const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
-              const VQ loss = Assign::Loss(x, w, scale, inv, shift);
-              const auto better = hn::Lt(loss, best);
-              best = hn::IfThenElse(better, loss, best);
-              best_scale = hn::IfThenElse(better, scale, best_scale);
-              best_shift = hn::IfThenElse(better, shift, best_shift);
-            }
+    const size_t n_around = std::min(2 * radius + 1, scales.n);
+    const float last_first = static_cast<float>(scales.n - n_around);
+    row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
+      const QF d;
+      const VQ super = hn::LoadU(d, lanes.super + at);
+      const VQ ideal = hn::Mul(hn::LoadU(d, lanes.free_scale + at), Inverse(super));
+      VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
+      for (size_t m = 0; m < n_mirrors; ++m) {
+        const VQ position = hn::Mul(hn::Sub(hn::Mul(ideal, hn::Set(d, kMirrors[m])), hn::Set(d, scales.low)), hn::Set(d, 1.0f / scales.step));
+        const VQ near = hn::Min(hn::Max(position, hn::Zero(d)), hn::Set(d, static_cast<float>(scales.n)));
+        const VQ below = RoundInteger(hn::Sub(near, hn::Set(d, static_cast<float>(n_around / 2))));
+        const VQ first = hn::Min(hn::Max(below, hn::Zero(d)), hn::Set(d, last_first));
+        for (size_t j = 0; j < n_around; ++j) {
+          const VQ integer = hn::Add(hn::Mul(hn::Add(first, hn::Set(d, static_cast<float>(j))), hn::Set(d, scales.step)), hn::Set(d, scales.low));
+          const VQ scale = hn::Mul(super, integer);
+          const VQ inv = Inverse(scale);
+          for (int t = 0; t < (F::kShift != 0 ? 2 : 1); ++t) {
+            const VQ shift = hn::Set(d, static_cast<float>(t * F::kShift));
+            const VQ loss = Assign::Loss(x, w, scale, inv, shift);
+            const auto better = hn::Lt(loss, best);
+            best = hn::IfThenElse(better, loss, best);
+            best_scale = hn::IfThenElse(better, scale, best_scale);
+            best_shift = hn::IfThenElse(better, shift, best_shift);
           }
         }
-        hn::StoreU(best, d, lanes.loss + at);
-        hn::StoreU(best_scale, d, lanes.scale + at);
-        hn::StoreU(best_shift, d, lanes.shift + at);
-      });
-    }
+      }
+      hn::StoreU(best, d, lanes.loss + at);
+      hn::StoreU(best_scale, d, lanes.scale + at);
+      hn::StoreU(best_shift, d, lanes.shift + at);
+    });
   }
 
   static void SumsOfBest(const Row& row, const Lanes& lanes) {
-    for (size_t c = 0; c < row.n_chunks; ++c) {
-      ForParts([&](size_t p) HWY_ATTR {
-        const QF d;
-        const size_t at = c * kChunk + p;
-        VQ a, b;
-        Assign::Sums(row.xt + c * kGroup * kStride + p, row.wt + c * kGroup * kStride + p,
-                     Inverse(hn::LoadU(d, lanes.best_scale + at)), hn::LoadU(d, lanes.best_shift + at), &a, &b);
-        hn::StoreU(a, d, lanes.a + at);
-        hn::StoreU(b, d, lanes.b + at);
-      });
-    }
+    row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
+      const QF d;
+      VQ a, b;
+      Assign::Sums(x, w, Inverse(hn::LoadU(d, lanes.best_scale + at)), hn::LoadU(d, lanes.best_shift + at), &a, &b);
+      hn::StoreU(a, d, lanes.a + at);
+      hn::StoreU(b, d, lanes.b + at);
+    });
   }
 
   // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, and d in supers[0, n_supers) (0: zeros).
-  // supers has room for
-  // kSuperArrays - 1 more values each.
-  static void SearchSupers(const Row& row, const Lanes& lanes, size_t super_groups, size_t n_supers, float* supers) {
+  // supers has room for kSuperArrays - 1 more values each.
+  static void SearchSupers(const Row& row, const Lanes& lanes, const IntegerScales& scales, size_t super_groups, size_t n_supers, float* supers) {
     float* best_loss = supers + n_supers;
     float* trial = supers + 2 * n_supers;
     float* extreme = supers + 3 * n_supers;         // the largest free scale, signed
     float* extreme_weight = supers + 4 * n_supers;  // the largest weight
-    const std::vector<int>& scales = *row.scales;
     std::fill(lanes.best_scale, lanes.best_scale + row.n_padded, 0.0f);
     std::fill(lanes.best_shift, lanes.best_shift + row.n_padded, 0.0f);
     std::fill(lanes.super, lanes.super + row.n_padded, 0.0f);
     for (size_t s = 0; s < n_supers; ++s) {
       supers[s] = 0.0f;
-      float zero_loss = 0.0f, m = 0.0f, x = 0.0f;
+      float m = 0.0f, x = 0.0f;
       for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) {
-        zero_loss += lanes.zero_loss[g];
         if (std::abs(lanes.free_scale[g]) > std::abs(m)) m = lanes.free_scale[g];
         if (std::abs(lanes.extreme[g]) > std::abs(x)) x = lanes.extreme[g];
       }
-      best_loss[s] = zero_loss;
+      best_loss[s] = SumOf(lanes.zero_loss, s * super_groups, super_groups);
       extreme[s] = m;
       extreme_weight[s] = Assign::kBothSigns ? x : std::abs(x);
     }
@@ -314,23 +256,22 @@ class ScaledEncoder {
     // times the ends of the table. The second kind matters where outliers are on their own: d is then as small as it can be.
     float ends[8];
     size_t n_ends = 0;
-    const float low = static_cast<float>(scales.front()), high = static_cast<float>(scales.back());
-    if (scales.size() == 1) {
+    const float low = scales.low, high = scales.high();
+    if (scales.n == 1) {
       for (const float e : {1.0f, 0.5f, 2.0f}) {
         ends[n_ends++] = e * high;
         if (F::kSuper != SuperKind::kBf16) break;  // only powers of two need more
       }
     } else if (low >= 0.0f || low == -high) {
-      const float step = high - static_cast<float>(scales[scales.size() - 2]);
       for (const float e : {0.5f, 0.0f, 1.0f}) {
-        ends[n_ends++] = high - (e - 0.5f) * step;
+        ends[n_ends++] = high - (e - 0.5f) * scales.step;
         if (!Assign::kBothSigns && n_ends == 2) break;  // searches are slow there
       }
     } else {
       for (const float e : {low, low + 0.7f, high}) ends[n_ends++] = e;
     }
     const size_t n_scale_ends = n_ends;
-    if (scales.size() > 1) {
+    if (scales.n > 1) {
       ends[n_ends++] = high * Assign::kEnd;
       if (Assign::kBothSigns) ends[n_ends++] = high * Assign::kOtherEnd;
       if (Assign::kBothSigns && low < 0.0f && low != -high) {
@@ -338,36 +279,30 @@ class ScaledEncoder {
         ends[n_ends++] = low * Assign::kOtherEnd;
       }
     }
-    // After the ends: refits, and small steps away from the best so far.
-    constexpr float kRefit = 0.0f;
-    static constexpr float kThen[] = {kRefit, kRefit, kRefit};
-    const size_t n_then = scales.size() == 1 || !Assign::kBothSigns || F::kBits >= 4 ? 2 : std::size(kThen);
-    const bool both_signs = scales.front() < 0 && scales.size() > 1;
-    for (size_t k = 0; k < n_ends + n_then; ++k) {
-      const float factor = k < n_ends ? 1.0f : kThen[k - n_ends];
+    const size_t n_refits = scales.n == 1 || !Assign::kBothSigns || F::kBits >= 4 ? 2 : 3;
+    const bool both_signs = scales.low < 0 && scales.n > 1;
+    for (size_t k = 0; k < n_ends + n_refits; ++k) {
       const bool refit = k >= n_ends;
-      if (factor == kRefit) SumsOfBest(row, lanes);
+      if (refit) SumsOfBest(row, lanes);
       bool any = false;
       for (size_t s = 0; s < n_supers; ++s) {
         double d = 0.0;
-        if (k < n_ends) {
+        if (!refit) {
           d = static_cast<double>(k < n_scale_ends ? extreme[s] : extreme_weight[s]) / static_cast<double>(ends[k]);
         } else if (supers[s] != 0.0f) {
-          d = factor == kRefit ? Refit(lanes, supers[s], s * super_groups, super_groups)
-                               : static_cast<double>(supers[s]) * static_cast<double>(factor);
+          d = Refit(lanes, supers[s], s * super_groups, super_groups);
         }
         trial[s] = d == 0.0 ? 0.0f : Super::Round(d, row.unit);
         any = any || trial[s] != 0.0f;
       }
       if (!any) continue;
       for (size_t s = 0; s < n_supers; ++s) std::fill_n(lanes.super + s * super_groups, super_groups, trial[s]);
-      const size_t radius = scales.size() == 1 ? 0 : refit && scales.size() > 100 ? kMaxRadius : 1;
-      const bool mirror = both_signs && refit && scales.size() <= 100;
-      TryAround(row, lanes, radius, mirror ? (F::kBits == 3 ? 4 : 2) : 1);
+      const size_t radius = scales.n == 1 ? 0 : refit && scales.n > 100 ? kMaxRadius : 1;
+      const bool mirror = both_signs && refit && scales.n <= 100;
+      TryAround(row, lanes, scales, radius, mirror ? (F::kBits == 3 ? 4 : 2) : 1);
       for (size_t s = 0; s < n_supers; ++s) {
         if (trial[s] == 0.0f) continue;
-        float loss = 0.0f;
-        for (size_t g = s * super_groups; g < (s + 1) * super_groups; ++g) loss += lanes.loss[g];
+        const float loss = SumOf(lanes.loss, s * super_groups, super_groups);
         if (!(loss < best_loss[s])) continue;
         best_loss[s] = loss;
         supers[s] = trial[s];
@@ -383,7 +318,7 @@ class ScaledEncoder {
   static double Refit(const Lanes& lanes, float super, size_t begin, size_t n) {
     double a = 0.0, b = 0.0;
     for (size_t g = begin; g < begin + n; ++g) {
-      const double scale = static_cast<double>(std::round(lanes.best_scale[g] / super));
+      const double scale = static_cast<double>(RoundInteger(lanes.best_scale[g] / super));
       a += scale * static_cast<double>(lanes.a[g]);
       b += scale * scale * static_cast<double>(lanes.b[g]);
     }

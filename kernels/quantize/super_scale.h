@@ -26,6 +26,9 @@ inline uint16_t NearestF16(float x) {
   return static_cast<uint16_t>(sign | h);
 }
 
+// 2^e, e within [-1022, 1023].
+inline double PowerOf2(int e) { return std::bit_cast<double>(static_cast<uint64_t>(e + 1023) << 52); }
+
 inline void StoreLe16(uint8_t* p, uint16_t v) { std::memcpy(p, &v, 2); }
 
 // The super-scale of format F, in the block or in front of the row. Values are in units of 2^unit.
@@ -39,10 +42,10 @@ class SuperScale {
   // |d| < 2^30.
   static float Round(double d, int unit) {
     if (d == 0.0 || !std::isfinite(d)) return 0.0f;
-    const double x = std::ldexp(d, unit) / Factor();
+    const double x = d * PowerOf2(unit) / Factor();
     double held;
     if constexpr (requires(Block b) { b.e; }) {
-      held = std::ldexp(1.0, PowerOfTwo(std::abs(x)) - 128);
+      held = PowerOf2(PowerOfTwo(std::abs(x)) - 128);
     } else if constexpr (sizeof(Row) == 4 && F::kInfo.row_header_bytes == 4) {
       held = static_cast<double>(static_cast<float>(x));
     } else {
@@ -50,13 +53,13 @@ class SuperScale {
       if ((h & 0x7FFF) == 0) h = x < 0 ? 0x8001 : 0x0001;
       held = static_cast<double>(F16ToF32(h));
     }
-    held = std::ldexp(held * Factor(), -unit);
+    held = held * Factor() * PowerOf2(-unit);
     return std::abs(held) > 16.0 ? 0.0f : static_cast<float>(held);
   }
 
   // Stores a value that Round gave, or 0.
   static void Store(Row* row, Block* block, float d, int unit) {
-    const double x = std::ldexp(static_cast<double>(d), unit) / Factor();
+    const double x = static_cast<double>(d) * PowerOf2(unit) / Factor();
     const float f = static_cast<float>(x);
     if constexpr (requires(Block b) { b.e; }) {
       block->e[0] = static_cast<uint8_t>(d == 0.0f ? 0 : PowerOfTwo(std::abs(x)));

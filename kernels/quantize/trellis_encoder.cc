@@ -21,7 +21,7 @@
 #include <span>
 
 #include "kernels/quantize/block_packer.h"
-#include "kernels/quantize/level_assign-inl.h"
+#include "kernels/quantize/row_lanes-inl.h"
 #include "kernels/quantize/super_scale.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -251,11 +251,6 @@ class TrellisEncoder {
   }
 
  private:
-  template <class T>
-  static void Grow(AlignedArray<T>* a, size_t n) {
-    if (a->size() < n) *a = AlignedArray<T>(n);
-  }
-
   static void Load(const Row& row, size_t i, Group* group) {
     for (size_t k = 0; k < kGroup; ++k) {
       const float x = row.x[i * kGroup + k];
