@@ -43,6 +43,59 @@ void ConvertRow(uint32_t type_id, std::span<const float> x, uint8_t* out) {
   for (size_t i = 0; i < x.size(); ++i) StoreLe16(out + 2 * i, half ? NearestF16(x[i]) : NearestBf16(x[i]));
 }
 
+// Loops below keep this many sums, which become vectors.
+constexpr size_t kSums = 8;
+
+// The bits of the largest magnitude: those of an infinity or more, if there is an infinity or a NaN.
+uint32_t LargestBits(std::span<const float> x) {
+  int32_t most = 0;
+  for (const float v : x) most = std::max(most, static_cast<int32_t>(std::bit_cast<uint32_t>(v) & 0x7FFFFFFF));
+  return static_cast<uint32_t>(most);
+}
+
+// x * 2^-unit, also where 2^-unit is no float.
+class UnitScale {
+ public:
+  explicit UnitScale(int unit) : first_(std::ldexp(1.0f, -(unit / 2))), second_(std::ldexp(1.0f, unit / 2 - unit)) {}
+  float operator()(float x) const { return x * first_ * second_; }
+
+ private:
+  float first_, second_;
+};
+
+double Sum(std::span<const float> x) {
+  double sums[kSums] = {};
+  const size_t whole = x.size() / kSums * kSums;
+  for (size_t i = 0; i < whole; i += kSums) {
+    for (size_t k = 0; k < kSums; ++k) sums[k] += static_cast<double>(x[i + k]);
+  }
+  double sum = 0.0;
+  for (const double v : sums) sum += v;
+  for (size_t i = whole; i < x.size(); ++i) sum += static_cast<double>(x[i]);
+  return sum;
+}
+
+// Whether y is surely nearer to x than zeros are; not if it holds a NaN. x.size() is a multiple of 32.
+bool BetterThanZeros(std::span<const float> x, std::span<const float> y, UnitScale scale) {
+  constexpr size_t kRun = 32;  // floats within, doubles between
+  double error = 0.0, zero_error = 0.0;
+  for (size_t begin = 0; begin < x.size(); begin += kRun) {
+    float errors[kSums] = {}, zeros[kSums] = {};
+    for (size_t i = begin; i < begin + kRun; i += kSums) {
+      for (size_t k = 0; k < kSums; ++k) {
+        const float r = x[i + k] - scale(y[i + k]);
+        errors[k] += r * r;
+        zeros[k] += x[i + k] * x[i + k];
+      }
+    }
+    for (size_t k = 0; k < kSums; ++k) {
+      error += static_cast<double>(errors[k]);
+      zero_error += static_cast<double>(zeros[k]);
+    }
+  }
+  return error <= zero_error * 0.99999;  // what is nearer by less could be a rounding
+}
+
 // No column counts less than this part of the mean: what an importance matrix has not seen may still be met.
 constexpr float kLeastImportance = 1e-4f;
 
@@ -80,13 +133,9 @@ bool RowQuantizer::Quantize(std::span<const float> x, std::span<const float> imp
   State& s = *state_;
   const size_t n = x.size();
   const size_t row_bytes = RowBytes(*s.type, n);
-  float amax = 0.0f;
-  bool finite = true;
-  for (const float v : x) {
-    finite = finite && std::isfinite(v);
-    amax = std::max(amax, std::abs(v));
-  }
-  if (!finite || amax == 0.0f) {
+  const uint32_t largest = LargestBits(x);
+  const bool finite = largest < 0x7F800000;
+  if (!finite || largest == 0) {
     std::memset(out, 0, row_bytes);
     return finite;
   }
@@ -95,18 +144,17 @@ bool RowQuantizer::Quantize(std::span<const float> x, std::span<const float> imp
     return true;
   }
   // In units of a power of two no square leaves the range of floats. An f16 scale must hold what is left of the largest.
-  const int unit = std::ilogb(amax);
+  const int unit = std::ilogb(std::bit_cast<float>(largest));
   s.scratch.x.resize(n);
   s.scratch.w.resize(n);
-  const double inv_unit = std::ldexp(1.0, -unit);
-  for (size_t i = 0; i < n; ++i) s.scratch.x[i] = static_cast<float>(static_cast<double>(x[i]) * inv_unit);
-  double mean = 0.0;
-  for (const float v : importance) mean += static_cast<double>(v);
+  const UnitScale scale(unit);
+  for (size_t i = 0; i < n; ++i) s.scratch.x[i] = scale(x[i]);
+  const double mean = Sum(importance) / static_cast<double>(n);
   const bool weighted = mean > 0.0;
   if (weighted) {
-    mean /= static_cast<double>(n);
+    const double inv_mean = 1.0 / mean;
     for (size_t i = 0; i < n; ++i) {
-      s.scratch.w[i] = static_cast<float>(std::min(static_cast<double>(importance[i]) / mean, 1e6)) + kLeastImportance;
+      s.scratch.w[i] = static_cast<float>(std::min(static_cast<double>(importance[i]) * inv_mean, 1e6)) + kLeastImportance;
     }
   } else {
     std::fill(s.scratch.w.begin(), s.scratch.w.end(), 1.0f);
@@ -117,14 +165,7 @@ bool RowQuantizer::Quantize(std::span<const float> x, std::span<const float> imp
   s.decoded.resize(n);
   const auto useful = [&] {
     s.dequantize(out, n, s.decoded.data());
-    double error = 0.0, zero_error = 0.0;
-    for (size_t i = 0; i < n; ++i) {
-      const double v = static_cast<double>(x[i]) * inv_unit;
-      const double r = v - static_cast<double>(s.decoded[i]) * inv_unit;
-      error += r * r;
-      zero_error += v * v;
-    }
-    return error <= zero_error;  // false for a NaN
+    return BetterThanZeros(s.scratch.x, s.decoded, scale);
   };
   if (useful()) return true;
   if (weighted) {
