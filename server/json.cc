@@ -1,5 +1,7 @@
 #include "server/json.h"
 
+#include <array>
+
 #include "kernels/base/utf8.h"
 #include "server/api_error.h"
 
@@ -7,12 +9,18 @@ namespace lutra::server {
 
 Json ParseJson(std::string_view text) {
   int depth = 0;
+  std::array<int, kMaxJsonDepth + 1> members{};  // of the objects that are open
   const auto bounded = [&](int, Json::parse_event_t event, Json&) {
     using E = Json::parse_event_t;
     if (event == E::object_start || event == E::array_start) ++depth;
     if (event == E::object_end || event == E::array_end) --depth;
     if (depth > kMaxJsonDepth) {
       throw ApiError(400, Format("the JSON is nested deeper than %d levels", kMaxJsonDepth), "", "invalid_json");
+    }
+    int& n = members[static_cast<size_t>(depth)];
+    if (event == E::object_start) n = 0;
+    if (event == E::key && ++n > kMaxJsonMembers) {
+      throw ApiError(400, Format("an object of the JSON has more than %d members", kMaxJsonMembers), "", "invalid_json");
     }
     return true;
   };

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +12,15 @@
 #include <vector>
 
 namespace lutra::testing {
+
+// Against hangs and work that grows too fast: the longest that something may take which takes a fraction of it. Sanitized code is slow.
+inline std::chrono::milliseconds Patience(int seconds) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  return std::chrono::seconds(20 * seconds);
+#else
+  return std::chrono::seconds(seconds);
+#endif
+}
 
 // Folder of the large reference material, or "" if it is not there: $LUTRA_SHARED, else ../shared beside the checkout.
 inline std::string SharedDir() {

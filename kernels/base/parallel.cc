@@ -64,6 +64,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<size_t> next{0};
   alignas(64) std::atomic<uint32_t> inside{0};
   std::atomic<uint32_t> sleeping_caller{0};
+  std::atomic<uint32_t> left{0};
 
   void TakeChunks() {
     const FunctionRef<void(size_t)>& body = *job;
@@ -83,6 +84,22 @@ struct ThreadPool::State {
       if (inside.fetch_sub(1) == 1 && sleeping_caller.load() != 0) inside.notify_all();
     }
   }
+
+  // What oneTBB runs on a worker. The address goes through an atomic, and `left` comes back, so that tools which cannot look into
+  // oneTBB see what happens before what (ThreadSanitizer).
+  class Attendance {
+   public:
+    explicit Attendance(State* state) { state_.store(state); }
+    Attendance(const Attendance& other) : Attendance(other.state_.load()) {}
+    void operator()() const {
+      State* const state = state_.load();
+      state->Work();
+      state->left.fetch_add(1);
+    }
+
+   private:
+    std::atomic<State*> state_{nullptr};
+  };
 
   void WakeWorkers() {
     epoch.fetch_add(1);
@@ -121,12 +138,13 @@ void ThreadPool::Region(FunctionRef<void()> body) {
     tbb::task_group workers;
     s.stop = false;
     s.in_region = true;
-    for (int i = 1; i < s.n_threads; ++i) workers.run([&s] { s.Work(); });
+    for (int i = 1; i < s.n_threads; ++i) workers.run(State::Attendance(&s));
     const auto leave = [&] {
       s.in_region = false;
       s.stop = true;
       s.WakeWorkers();
       workers.wait();
+      (void)s.left.load();
     };
     try {
       body();

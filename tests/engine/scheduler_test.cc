@@ -60,7 +60,7 @@ Result Collect(TokenStream& stream) {
   Result result;
   SequenceEvent event;
   do {
-    REQUIRE(stream.Next(&event, std::chrono::seconds(60)));
+    REQUIRE(stream.Next(&event, testing::Patience(60)));
     result.text += event.text;
     for (auto& e : event.logprobs) result.logprobs.push_back(e);
     for (auto& e : event.prompt_logprobs) result.prompt_logprobs.push_back(e);
@@ -218,7 +218,7 @@ TEST_CASE("The queue is bounded, turns go round between clients, and cancelling 
   reader.join();
   Collect(*s[1]);
   CHECK(scheduler.stats().running == 0);
-  CHECK(scheduler.Drain(std::chrono::seconds(5)));
+  CHECK(scheduler.Drain(testing::Patience(5)));
   CHECK(scheduler.Submit({other}).empty());
 }
 

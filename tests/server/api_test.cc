@@ -416,7 +416,7 @@ TEST_CASE("A full queue is 429 with Retry-After, and a client that goes away fre
   for (int i = 0; i < 6; ++i) {
     threads.emplace_back([&] {
       while (!stop) {
-        httplib::Client c("127.0.0.1", server.port);
+        auto c = server.Client();
         const auto r = c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":400})", "application/json");
         if (r && r->status == 429) {
           seen = seen || (r->get_header_value("Retry-After") != "" && r->body.find("queue_full") != std::string::npos);
@@ -446,7 +446,7 @@ TEST_CASE("Streams side by side give what each gives alone") {
   std::vector<std::thread> threads;
   for (size_t i = 0; i < 8; ++i) {
     threads.emplace_back([&, i] {
-      httplib::Client c("127.0.0.1", fresh.port);
+      auto c = fresh.Client();
       const auto r = c.Post("/v1/chat/completions", server::Dump(bodies[i]), "application/json");
       if (r) together[i] = server::Dump(Json::parse(r->body)["choices"]);
     });

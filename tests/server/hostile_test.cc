@@ -42,7 +42,7 @@ void Try(const char* path, const Json& body, const std::string& field) {
     CHECK(a.json["error"]["message"].get<std::string>().size() > 5);
     if (!field.empty()) CHECK(a.json["error"]["message"].get<std::string>().find(field.substr(0, field.find('.'))) != std::string::npos);
   }
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
+  CHECK(std::chrono::steady_clock::now() - start < testing::Patience(20));
 }
 
 }  // namespace
@@ -104,12 +104,18 @@ TEST_CASE("Every field with every kind of wrong value") {
   CHECK(Server().Get("/health").status == 200);
 }
 
+std::string ManyMembers(int n) {
+  std::string body = "{\"a\":1";
+  for (int i = 0; i < n; ++i) body += ",\"k" + std::to_string(i) + "\":1";
+  return body + "}";
+}
+
 TEST_CASE("Bodies that are not what they seem") {
   const auto start = std::chrono::steady_clock::now();
   const std::string raw[] = {
       std::string(200000, '['), std::string(200000, '{'), "{\"a\":" + std::string(100000, '['), "\xFF\xFE", "{\"messages\":[{\"role\":\"user\",\"content\":\"\xFF\"}]}",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}", "{\"seed\":1e400}", "nul", "\"x\"", "123", std::string(1, '\0'), "{\"a\":1}{\"b\":2}", "{'a':1}",
-      "{\"messages\":[],\"messages\":1}", std::string("{\"model\":\"a\0b\"}", 15)};
+      "{\"messages\":[],\"messages\":1}", ManyMembers(100000), std::string("{\"model\":\"a\0b\"}", 15)};
   for (const std::string& body : raw) {
     const auto a = Server().Post("/v1/chat/completions", body);
     INFO(body.substr(0, 80), " -> ", a.body.substr(0, 200));
@@ -150,7 +156,7 @@ TEST_CASE("Bodies that are not what they seem") {
   with("messages", Json::array({{{"role", "user"}, {"content", std::string(2 << 20, 'a')}}}));
   with("chat_template", "{% for i in range(1000000000) %}{% endfor %}");
   with("n", 16);
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));
+  CHECK(std::chrono::steady_clock::now() - start < testing::Patience(60));
   CHECK(Server().Get("/health").status == 200);
 }
 

@@ -215,7 +215,7 @@ TEST_CASE("A client that goes away ends its own work at once and nobody else's")
   std::atomic<int> same{0}, other{0};
   std::thread steady([&] {
     while (!stop) {
-      httplib::Client c("127.0.0.1", server.port);
+      auto c = server.Client();
       const auto r = c.Post("/v1/completions", server::Dump(body), "application/json");
       if (r && r->status == 200) ++(Json::parse(r->body)["choices"] == expected ? same : other);
     }
@@ -243,12 +243,12 @@ TEST_CASE("A client that goes away ends its own work at once and nobody else's")
 
 TEST_CASE("Stopping lets answers end within the bound, then cancels; the port is free at once") {
   server::ServerOptions options = TestOptions();
-  options.drain_seconds = 20;
+  options.drain_seconds = static_cast<double>(testing::Patience(20).count()) / 1e3;
   auto server = std::make_unique<TestServer>(options);
   const int port = server->port;
   httplib::Result result(nullptr, httplib::Error::Unknown);
   std::thread client([&] {
-    httplib::Client c("127.0.0.1", port);
+    auto c = server->Client();
     result = c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":400})", "application/json");
   });
   Scheduler& scheduler = server->server->app().models()[0]->scheduler();

@@ -48,7 +48,7 @@ class TestServer {
   }
   httplib::Client Client() const {
     httplib::Client client("127.0.0.1", port);
-    client.set_read_timeout(60);
+    client.set_read_timeout(Patience(60));
     return client;
   }
   struct Answer {
