@@ -87,6 +87,19 @@ ServedModel& App::Model(const std::string& name) const {
   throw ApiError(404, "The model '" + Printable(name, 100) + "' does not exist; there are: " + names, "model", "model_not_found");
 }
 
+std::string HeaderNames(std::span<const std::string> names) {
+  std::string text;
+  size_t shown = 0;
+  for (const std::string& name : names) {
+    const bool plain = !name.empty() && name.size() <= 60 && std::all_of(name.begin(), name.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+    });
+    if (!plain || shown == kMaxNamesShown) continue;
+    text += (shown++ > 0 ? ", " : "") + name;
+  }
+  return text;
+}
+
 Params App::Read(Call& call, Endpoint endpoint) {
   const Json body = ParseJson(call.exchange.body);
   const Params params = ReadParams(body, endpoint, body.is_object() && body.contains("model") && body["model"].is_string()
@@ -100,15 +113,7 @@ Params App::Read(Call& call, Endpoint endpoint) {
       lutra::Log(LogLevel::kInfo, "a request has a field '%s' that is not known; it is ignored", Printable(name, 60).c_str());
     }
   }
-  std::string header;
-  size_t shown = 0;
-  for (const std::string& name : names) {
-    const bool plain = !name.empty() && name.size() <= 60 && std::all_of(name.begin(), name.end(), [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
-    });
-    if (!plain || shown == kMaxIgnoredShown) continue;
-    header += (shown++ > 0 ? ", " : "") + name;
-  }
+  const std::string header = HeaderNames(names);
   if (!header.empty()) call.response().set_header("x-ignored-params", header);
   return params;
 }
@@ -122,7 +127,7 @@ bool App::Preflight(Exchange& exchange, const std::string& origin) {
   // Never bytes of the request: the listed origin itself, or the star.
   r.set_header("Access-Control-Allow-Origin", any ? "*" : *it);
   if (!any) r.set_header("Vary", "Origin");
-  r.set_header("Access-Control-Expose-Headers", "x-request-id, x-ignored-params, retry-after");
+  r.set_header("Access-Control-Expose-Headers", "x-request-id, x-ignored-params, x-relaxed-tools, retry-after");
   if (exchange.request.method != "OPTIONS") return true;
   r.set_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
   r.set_header("Access-Control-Allow-Headers", kCorsHeaders);

@@ -57,6 +57,9 @@ struct Route {
 };
 std::span<const Route> Routes();
 
+// Names that clients chose as a header's value: plain ones only, at most kMaxNamesShown.
+std::string HeaderNames(std::span<const std::string> names);
+
 // Thread-safe once models are set.
 class App {
  public:

@@ -19,10 +19,29 @@ const Json& Member(const Json& object, const char* name) {
   return it == object.end() ? kNull : *it;
 }
 
+// Where an answer's calls begin, as its reader sees it.
+class GateAtCalls final : public GrammarGate {
+ public:
+  explicit GateAtCalls(const OutputFormat& format) : parser_(format) {}
+  bool Feed(std::string_view bytes, std::string* begun) override {
+    OutputDelta unused;
+    parser_.Feed(bytes, &unused);
+    const std::string* calls = parser_.CallText();
+    if (calls == nullptr) return false;
+    *begun = *calls;
+    return true;
+  }
+  bool optional() const override { return true; }
+
+ private:
+  OutputParser parser_;
+};
+
 }  // namespace
 
 ToolPlan PlanTools(const Params& params, const ServedModel& model) {
   ToolPlan plan;
+  Tools list;
   const Json& tools = params.tools;
   if (!tools.is_null()) {
     if (tools.size() > kMaxTools) Refuse("tools", tools, "at most " + std::to_string(kMaxTools) + " tools");
@@ -38,8 +57,7 @@ ToolPlan PlanTools(const Params& params, const ServedModel& model) {
       }
       const Json& parameters = Member(function, "parameters");
       if (!parameters.is_null() && !parameters.is_object()) Refuse(at + ".function.parameters", parameters, "a JSON schema");
-      plan.names.push_back(name);
-      plan.parameters.push_back(parameters.is_null() ? Json{{"type", "object"}} : parameters);
+      list.push_back({name, parameters.is_null() ? Json{{"type", "object"}} : parameters, Member(function, "strict") == true});
     }
   }
   std::string choice = "auto";
@@ -57,27 +75,25 @@ ToolPlan PlanTools(const Params& params, const ServedModel& model) {
       Refuse("tool_choice", params.tool_choice, "{\"type\": \"function\", \"function\": {\"name\": ...}}");
     }
     named = name;
-    if (std::find(plan.names.begin(), plan.names.end(), named) == plan.names.end()) {
-      Refuse("tool_choice.function.name", name, "the name of one of the tools");
-    }
+    if (FindTool(list, named) == nullptr) Refuse("tool_choice.function.name", name, "the name of one of the tools");
     choice = "required";
   }
-  if (choice == "required" && plan.names.empty()) {
+  if (choice == "required" && list.empty()) {
     throw ApiError(400, "field 'tool_choice' demands a call, but there are no tools", "tool_choice", "invalid_value");
   }
-  if (plan.names.empty() || choice == "none") return ToolPlan();
+  if (list.empty() || choice == "none") return ToolPlan();
   plan.shown = tools;
   plan.syntax = SyntaxOf(model.chat_template().source());
   plan.required = choice == "required";
-  if (!named.empty()) {
-    const size_t i = static_cast<size_t>(std::find(plan.names.begin(), plan.names.end(), named) - plan.names.begin());
-    plan.parameters = {plan.parameters[i]};
-    plan.names = {named};
-  }
+  if (!named.empty()) list = {*FindTool(list, named)};
+  plan.tools = std::make_shared<const Tools>(std::move(list));
   return plan;
 }
 
-ConstraintMaker PlanConstraint(const Params& params, const ToolPlan& tools, bool in_thought, const ServedModel& model) {
+AnswerForm PlanAnswer(const Params& params, const ToolPlan& tools, OutputFormat format, const ServedModel& model) {
+  AnswerForm form{std::move(format), {}, {}};
+  form.format.syntax = tools.syntax;
+  form.format.tools = tools.tools;
   std::string grammar, field;
   const auto set = [&](const char* name, std::string text) {
     if (!field.empty()) {
@@ -116,32 +132,41 @@ ConstraintMaker PlanConstraint(const Params& params, const ToolPlan& tools, bool
       Refuse("response_format.type", type, "text, json_object or json_schema");
     }
   }
-  if (tools.required || (field == "response_format" && !tools.names.empty())) {
-    std::string rules;
-    std::vector<std::pair<std::string, std::string>> list;
-    for (size_t i = 0; i < tools.names.size(); ++i) {
-      list.emplace_back(tools.names[i], SchemaRules(tools.parameters[i], "tools", "t" + std::to_string(i) + "x", &rules));
-    }
-    const std::string calls = tools.syntax->Grammar(list, params.parallel_tool_calls) + rules;
-    if (field == "response_format") {
-      // Calls, or an answer of the form that was asked for; only calls where one is required.
-      constexpr std::string_view kRoot = "root ::=";
-      grammar = tools.required ? calls + JsonRules()
-                               : "root ::= answer | calls\nanswer ::=" + grammar.substr(kRoot.size()) + "calls ::=" + calls.substr(kRoot.size());
+  bool lazy = false;
+  if (tools.syntax != nullptr && field != "grammar") {
+    const std::string calls = tools.syntax->Grammar(*tools.tools, params.parallel_tool_calls, &form.relaxed);
+    lazy = !tools.required && field.empty();
+    if (tools.required || lazy) {
+      // Where a call is required, an answer's form is of no interest.
+      if (field.empty()) field = "tools";
+      grammar = calls + JsonRules();
     } else {
-      set("tool_choice", calls + JsonRules());
+      constexpr std::string_view kRoot = "root ::=";
+      grammar = "root ::= answer | calls\nanswer ::=" + grammar.substr(kRoot.size()) + "calls ::=" + calls.substr(kRoot.size());
     }
+    form.format.calls_hold = true;
+  } else if (tools.required) {
+    throw ApiError(400, "fields 'grammar' and 'tool_choice' both say what form the answer has; give one", "tool_choice", "invalid_value");
   }
-  if (field.empty()) return {};
+  if (field.empty()) return form;
   std::shared_ptr<CompiledGrammar> compiled;
   try {
     compiled = model.grammars().Get(grammar);
   } catch (const Error& e) {
+    if (lazy) {
+      // Too large a grammar: calls are then read when they are whole.
+      form.format.calls_hold = false;
+      return form;
+    }
     throw ApiError(400, "field '" + field + "': " + e.what(), field, "invalid_grammar");
   }
-  const std::string trigger = in_thought ? model.chat_template().reasoning().end : "";
-  const Tokenizer* tokenizer = &model.tokenizer();
-  return [compiled, tokenizer, trigger] { return std::make_shared<GrammarConstraint>(compiled, tokenizer, trigger); };
+  form.constraint = [compiled, lazy, tokenizer = &model.tokenizer(), of = form.format, thought_end = model.chat_template().reasoning().end] {
+    std::unique_ptr<GrammarGate> gate;
+    if (lazy) gate = std::make_unique<GateAtCalls>(of);
+    else if (of.in_thought) gate = GateBehind(thought_end);
+    return std::make_shared<GrammarConstraint>(compiled, tokenizer, std::move(gate));
+  };
+  return form;
 }
 
 }  // namespace lutra::server

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/constraint.h"
+#include "server/output_parser.h"
 #include "server/params.h"
 #include "server/served_model.h"
 #include "server/tool_syntax.h"
@@ -17,8 +18,7 @@ namespace lutra::server {
 struct ToolPlan {
   Json shown;                          // to the template: null if there are none or none may be called
   const ToolSyntax* syntax = nullptr;  // null: calls are not looked for
-  std::vector<std::string> names;
-  std::vector<Json> parameters;        // a schema each
+  std::shared_ptr<const Tools> tools;  // those that may be called
   bool required = false;               // the answer must be a call
 };
 
@@ -28,8 +28,16 @@ ToolPlan PlanTools(const Params& params, const ServedModel& model);
 // Makes a constraint for one answer; an empty function: everything is allowed.
 using ConstraintMaker = std::function<std::shared_ptr<TokenConstraint>()>;
 
-// From response_format, json_schema, grammar and required tools. `in_thought`: the answer begins inside a thought, which is free.
-// Throws ApiError(400) naming the field and what is wrong with it.
-ConstraintMaker PlanConstraint(const Params& params, const ToolPlan& tools, bool in_thought, const ServedModel& model);
+// The form of a request's answers.
+struct AnswerForm {
+  OutputFormat format;
+  ConstraintMaker constraint;
+  std::vector<std::string> relaxed;  // tools whose schemas could not be said: their arguments are any object
+};
+
+// From response_format, json_schema, grammar and tools. `format` says how answers are read; an answer that begins inside a thought is
+// free until its end, and calls that the model may make, but need not, are governed from their trigger on. Throws ApiError(400) naming
+// the field and what is wrong with it.
+AnswerForm PlanAnswer(const Params& params, const ToolPlan& tools, OutputFormat format, const ServedModel& model);
 
 }  // namespace lutra::server

@@ -16,6 +16,6 @@ inline constexpr size_t kMaxPrompts = 256;        // of one completions request 
 inline constexpr size_t kMaxInputs = 2048;        // of one embeddings request, OpenAI's
 inline constexpr size_t kMaxGrammarBytes = 256 << 10;
 inline constexpr size_t kMaxSchemaBytes = 256 << 10;
-inline constexpr size_t kMaxIgnoredShown = 10;    // names in x-ignored-params
+inline constexpr size_t kMaxNamesShown = 10;      // in x-ignored-params and x-relaxed-tools
 
 }  // namespace lutra::server

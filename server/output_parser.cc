@@ -1,9 +1,6 @@
 #include "server/output_parser.h"
 
 #include <algorithm>
-#include <optional>
-
-#include "server/tool_syntax.h"
 
 namespace lutra::server {
 namespace {
@@ -25,8 +22,6 @@ OutputParser::OutputParser(OutputFormat format)
   trim_ = state_ == State::kThought;
 }
 
-OutputParser::~OutputParser() = default;
-
 void OutputParser::Emit(std::string_view text, OutputDelta* out) {
   std::string& to = state_ == State::kThought ? out->reasoning : out->content;
   if (trim_) {
@@ -44,6 +39,42 @@ void OutputParser::Feed(std::string_view text, OutputDelta* out) {
 }
 
 void OutputParser::Finish(OutputDelta* out) { Advance(true, out); }
+
+const std::string* OutputParser::CallText() const {
+  return state_ == State::kCall && (call_known_ || format_.syntax->IsCall(held_)) ? &held_ : nullptr;
+}
+
+// False if more text is needed.
+bool OutputParser::ReadCalls(bool last, OutputDelta* out) {
+  using Status = CallReader::Status;
+  if (reader_ == nullptr) {
+    reader_ = format_.syntax->NewReader(*format_.tools);
+    call_known_ = false;
+    pieces_.clear();
+  }
+  size_t used = 0;
+  const Status status = reader_->Read(held_, last, &pieces_, &used);
+  call_known_ = call_known_ || !pieces_.empty();
+  if (status == Status::kDone || format_.calls_hold) {
+    for (CallPiece& piece : pieces_) {
+      if (!piece.name.empty()) out->calls.push_back({n_calls_++, NewCallId(), std::move(piece.name), ""});
+      if (!piece.arguments.empty()) out->calls.push_back({n_calls_ - 1, "", "", std::move(piece.arguments)});
+    }
+    pieces_.clear();
+  }
+  if (status == Status::kMore) return false;
+  reader_.reset();
+  state_ = State::kContent;
+  trim_ = status == Status::kDone;
+  if (status == Status::kDone) {
+    held_.erase(0, used);
+    return true;
+  }
+  // Not a call after all, or one that was given out and ends too early.
+  if (!format_.calls_hold || !call_known_) Emit(held_, out);
+  held_.clear();
+  return false;
+}
 
 // Goes through what is held; leaves in held_ what is not decided.
 void OutputParser::Advance(bool last, OutputDelta* out) {
@@ -69,29 +100,13 @@ void OutputParser::Advance(bool last, OutputDelta* out) {
       continue;
     }
     if (state_ == State::kCall) {
-      std::vector<ParsedCall> calls;
-      const std::optional<size_t> used = format_.tools->Parse(text, format_.tool_names, last, &calls);
-      for (ParsedCall& c : calls) {
-        out->calls.push_back({n_calls_++, NewCallId(), std::move(c.name), std::move(c.arguments)});
-      }
-      if (used.has_value() && *used > 0) {
-        held_.erase(0, *used);
-        state_ = State::kContent;
-        trim_ = true;
-        continue;
-      }
-      if (used.has_value() && !last) return;
-      // Not a call after all.
-      state_ = State::kContent;
-      trim_ = false;
-      Emit(held_, out);
-      held_.clear();
+      if (ReadCalls(last, out)) continue;
       return;
     }
     // Content: the next tag, if any.
     size_t first = std::string_view::npos, keep = 0;
     bool thought = false;
-    const auto look = [&](const std::string& tag, bool is_thought) {
+    const auto look = [&](std::string_view tag, bool is_thought) {
       const size_t at = text.find(tag);
       if (at < first) {
         first = at;
@@ -101,8 +116,8 @@ void OutputParser::Advance(bool last, OutputDelta* out) {
     };
     // Thoughts come before anything else only.
     if (!format_.reasoning.start.empty() && !shown_ && n_calls_ == 0) look(format_.reasoning.start, true);
-    if (format_.tools != nullptr) {
-      for (const std::string& tag : format_.tools->triggers()) {
+    if (format_.syntax != nullptr) {
+      for (const std::string_view tag : format_.syntax->triggers()) {
         if (tag != "{") {
           look(tag, false);
         } else if (!shown_) {
@@ -117,7 +132,7 @@ void OutputParser::Advance(bool last, OutputDelta* out) {
     }
     if (first == std::string_view::npos) {
       if (last) keep = 0;
-      if (format_.tools != nullptr && !last) {
+      if (format_.syntax != nullptr && !last) {
         // White space in front of calls is dropped with them.
         while (keep < text.size() && IsSpace(text[text.size() - keep - 1])) ++keep;
       }

@@ -95,7 +95,7 @@ void AddChoices(const TextJob& job, const SequenceRequest& request, const Constr
 // Control tokens that are part of what the parser looks for, and so appear in the text.
 std::vector<int32_t> RenderedMarks(const OutputFormat& format, const Tokenizer& tokenizer) {
   std::vector<std::string> marks = {format.reasoning.start, format.reasoning.end};
-  if (format.tools != nullptr) {
+  if (format.syntax != nullptr) {
     for (const char* mark : FormatMarks()) marks.push_back(mark);
   }
   std::vector<int32_t> ids;
@@ -128,19 +128,20 @@ void ChatCompletions(Call& call) {
   OutputFormat format;
   if (job->params.reasoning_format == "auto") format.reasoning = model.chat_template().reasoning();
   format.in_thought = prompt.in_thought;
-  format.tools = tools.syntax;
-  format.tool_names = tools.names;
+  const AnswerForm form = PlanAnswer(job->params, tools, std::move(format), model);
+  const std::string relaxed = HeaderNames(form.relaxed);
+  if (!relaxed.empty()) call.response().set_header("x-relaxed-tools", relaxed);
   SequenceRequest request = NewRequest(*job, prompt.tokens);
-  request.rendered = RenderedMarks(format, model.tokenizer());
+  request.rendered = RenderedMarks(form.format, model.tokenizer());
   if (job->params.logprobs) request.top_logprobs = static_cast<int>(job->params.top_logprobs);
   job->logprobs = job->params.logprobs;
   job->prompt_tokens = {prompt.tokens.size()};
   for (int64_t k = 0; k < job->params.n; ++k) {
     job->choices.emplace_back();
-    job->choices.back().parser.emplace(format);
+    job->choices.back().parser.emplace(form.format);
   }
   std::vector<SequenceRequest> requests;
-  AddChoices(*job, request, PlanConstraint(job->params, tools, prompt.in_thought, model), &requests);
+  AddChoices(*job, request, form.constraint, &requests);
   RunTextJob(call, job, model.scheduler(), std::move(requests));
 }
 
@@ -153,7 +154,7 @@ void Completions(Call& call) {
   const auto job = NewJob(call, std::move(params), model, false);
   const Json& value = job->params.prompt;
   const std::vector<std::vector<int32_t>> prompts = MakePrompts(value, "prompt", kMaxPrompts, model);
-  const ConstraintMaker constraint = PlanConstraint(job->params, ToolPlan(), false, model);
+  const ConstraintMaker constraint = PlanAnswer(job->params, ToolPlan(), OutputFormat(), model).constraint;
   std::vector<SequenceRequest> requests;
   for (size_t i = 0; i < prompts.size(); ++i) {
     SequenceRequest request = NewRequest(*job, prompts[i]);

@@ -600,8 +600,8 @@ email ::= [a-zA-Z0-9_] [a-zA-Z0-9_+-]{0,30} ("." [a-zA-Z0-9_+-]{1,20}){0,3} "@" 
 )";
 }
 
-std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules) {
-  Builder builder(schema, field, prefix, rules);
+std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules, const Json* root) {
+  Builder builder(root != nullptr ? *root : schema, field, prefix, rules);
   return builder.Value(schema, "");
 }
 

@@ -16,8 +16,8 @@ namespace lutra::server {
 // request's field.
 std::string SchemaGrammar(const Json& schema, const std::string& field);
 // The same as rules without a root: the value's rule has the name that is returned; rules are appended to *rules. `prefix` keeps
-// names of several schemas apart.
-std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules);
+// names of several schemas apart. References are to `root`, which is the schema itself if null.
+std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules, const Json* root = nullptr);
 
 // Rules that the above use; to be appended once.
 std::string JsonRules();

@@ -80,7 +80,10 @@ void AnswerWhole(TextJob& job) {
     const OutputDelta delta = Take(c, event);
     c.content += delta.content;
     c.reasoning += delta.reasoning;
-    c.calls.insert(c.calls.end(), delta.calls.begin(), delta.calls.end());
+    for (const CallDelta& call : delta.calls) {
+      if (!call.id.empty()) c.calls.push_back(call);
+      else c.calls[call.index].arguments += call.arguments;
+    }
     if (event.finished && event.finish == FinishReason::kCancelled) throw ApiError(503, "the server is shutting down", "", "shutting_down");
   }
   NoteEnd(job);
@@ -170,12 +173,15 @@ class EventWriter {
     if (!delta.reasoning.empty() && !ChatChunk(i, {{"reasoning_content", delta.reasoning}}, nullptr, take_logprobs(), event.stats)) return false;
     if (!delta.content.empty() && !ChatChunk(i, {{"content", delta.content}}, nullptr, take_logprobs(), event.stats)) return false;
     for (const CallDelta& call : delta.calls) {
-      c.calls.push_back(call);
       // First who is called, then with what.
-      Json first = {{"index", call.index}, {"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", ""}}}};
-      if (!ChatChunk(i, {{"tool_calls", Json::array({first})}}, nullptr, nullptr, event.stats)) return false;
-      const Json more = {{"index", call.index}, {"function", {{"arguments", call.arguments}}}};
-      if (!ChatChunk(i, {{"tool_calls", Json::array({more})}}, nullptr, take_logprobs(), event.stats)) return false;
+      Json part = {{"index", call.index}};
+      if (!call.id.empty()) {
+        c.calls.push_back(call);
+        part.update({{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", ""}}}});
+      } else {
+        part["function"] = {{"arguments", call.arguments}};
+      }
+      if (!ChatChunk(i, {{"tool_calls", Json::array({part})}}, nullptr, take_logprobs(), event.stats)) return false;
     }
     if (!event.finished) return true;
     return ChatChunk(i, Json::object(), FinishText(c.finish, !c.calls.empty()), take_logprobs(), event.stats);

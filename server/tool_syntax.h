@@ -1,7 +1,8 @@
 // How models write tool calls, one row a syntax in tool_syntax.cc.
 #pragma once
 
-#include <optional>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,9 +11,29 @@
 
 namespace lutra::server {
 
-struct ParsedCall {
+struct Tool {
   std::string name;
-  std::string arguments;  // JSON text
+  Json parameters;      // a schema
+  bool strict = false;  // arguments match the schema, or the request is refused
+};
+using Tools = std::vector<Tool>;
+// Null if there is none.
+const Tool* FindTool(const Tools& tools, std::string_view name);
+
+// What has become known of a call: one with a name begins the next call, the others continue its arguments, which are JSON text.
+struct CallPiece {
+  std::string name, arguments;
+};
+
+// Reads calls while they are written. For one run of calls; one thread.
+class CallReader {
+ public:
+  enum class Status { kMore, kDone, kNoCall };
+  virtual ~CallReader() = default;
+  // `text` is everything from the trigger on and only grows; `last`: nothing follows. Appends what has become known to *pieces. kDone:
+  // the calls are whole and took *used bytes. kNoCall: this is none and cannot become one. Pieces come before the end only as long
+  // as all of `text` is as Grammar() writes it.
+  virtual Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) = 0;
 };
 
 class ToolSyntax {
@@ -20,18 +41,19 @@ class ToolSyntax {
   virtual ~ToolSyntax() = default;
   virtual const char* name() const = 0;
   // Texts that begin calls. A text "{" begins calls only at the very beginning of the content.
-  virtual std::vector<std::string> triggers() const = 0;
-  // From a trigger on, reads as many whole calls as `text` has: appends them and returns how many bytes were used, or 0 if no whole
-  // call is there yet. nullopt if this can never become a call.
-  virtual std::optional<size_t> Parse(std::string_view text, const std::vector<std::string>& names, bool last,
-                                      std::vector<ParsedCall>* calls) const = 0;
-  // GBNF, without JsonRules(), of an answer that consists of calls; a tool is its name and the rule of its arguments.
-  virtual std::string Grammar(const std::vector<std::pair<std::string, std::string>>& tools, bool parallel) const = 0;
+  virtual std::span<const std::string_view> triggers() const = 0;
+  // False if what begins like this may yet be something else, until a known tool's name is read.
+  virtual bool IsCall(std::string_view) const { return true; }
+  // `tools` must outlive the reader.
+  virtual std::unique_ptr<CallReader> NewReader(const Tools& tools) const = 0;
+  // GBNF, without JsonRules(), of calls from their trigger on. Schemas that cannot be said in a grammar throw ApiError(400) for strict tools;
+  // for others any object is allowed, and their names are appended to *relaxed.
+  virtual std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const = 0;
 };
 
 // The syntax that a chat template's source tells its model to use, found by the marks in it; never null.
 const ToolSyntax* SyntaxOf(std::string_view template_source);
-std::vector<const ToolSyntax*> AllToolSyntaxes();
+std::span<const ToolSyntax* const> AllToolSyntaxes();
 
 // A fresh "call_..." id.
 std::string NewCallId();

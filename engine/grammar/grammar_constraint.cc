@@ -30,6 +30,9 @@ TokenTree::TokenTree(const Tokenizer& tokenizer, size_t n_vocab, const std::vect
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
     if (offsets_[i + 1] > offsets_[i] && offsets_[i + 1] - offsets_[i] < 1000) order.push_back(id);
   }
+  for (const int32_t id : marks) {
+    if (!bytes(id).empty()) marks_.push_back(id);
+  }
   std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
     const std::string_view x = bytes(a), y = bytes(b);
     return x != y ? x < y : a < b;
@@ -145,12 +148,35 @@ std::shared_ptr<CompiledGrammar> GrammarCache::Get(const std::string& gbnf) {
   return compiled;
 }
 
-GrammarConstraint::GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer, std::string trigger)
-    : grammar_(std::move(grammar)),
-      tokenizer_(tokenizer),
-      trigger_(std::move(trigger)),
-      state_(grammar_->start()),
-      active_(trigger_.empty()) {}
+namespace {
+
+class BehindTag final : public GrammarGate {
+ public:
+  explicit BehindTag(std::string tag) : tag_(std::move(tag)) {}
+  bool Feed(std::string_view bytes, std::string* begun) override {
+    tail_.append(bytes);
+    const size_t at = tail_.find(tag_);
+    if (at == std::string::npos) {
+      if (tail_.size() >= tag_.size()) tail_.erase(0, tail_.size() - tag_.size() + 1);
+      return false;
+    }
+    const size_t from = tail_.find_first_not_of("\n ", at + tag_.size());
+    *begun = from == std::string::npos ? "" : tail_.substr(from);
+    return true;
+  }
+  bool optional() const override { return false; }
+
+ private:
+  const std::string tag_;
+  std::string tail_;  // the last bytes, in which the tag may have begun
+};
+
+}  // namespace
+
+std::unique_ptr<GrammarGate> GateBehind(std::string tag) { return std::make_unique<BehindTag>(std::move(tag)); }
+
+GrammarConstraint::GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer, std::unique_ptr<GrammarGate> gate)
+    : grammar_(std::move(grammar)), tokenizer_(tokenizer), gate_(std::move(gate)), state_(grammar_->start()), active_(gate_ == nullptr) {}
 
 bool GrammarConstraint::Allows(int32_t token) {
   if (!active_) return true;
@@ -169,25 +195,20 @@ void GrammarConstraint::Accept(int32_t token) {
     return;
   }
   std::string_view bytes = grammar_->tree().bytes(token);
-  std::string special;
   if (!active_) {
-    // The trigger may be a control token, which has no bytes of its own in the tree.
+    // A tag may be a control token, which has no bytes of its own in the tree.
+    std::string special;
     if (bytes.empty() && tokenizer_ != nullptr) {
       tokenizer_->AppendPiece(token, true, &special);
       bytes = special;
     }
-    tail_.append(bytes);
-    const size_t at = tail_.find(trigger_);
-    if (at == std::string::npos) {
-      if (tail_.size() >= trigger_.size()) tail_.erase(0, tail_.size() - trigger_.size() + 1);
-      return;
-    }
-    active_ = true;
-    // White space between is free, and the grammar's own.
-    std::string rest = tail_.substr(at + trigger_.size());
-    while (!rest.empty() && (rest[0] == '\n' || rest[0] == ' ')) rest.erase(0, 1);
-    const GrammarAutomaton::State next = grammar_->AdvanceText(state_, rest);
+    std::string begun;
+    if (!gate_->Feed(bytes, &begun)) return;
+    const GrammarAutomaton::State next = grammar_->AdvanceText(state_, begun);
     if (next != GrammarAutomaton::kDead) state_ = next;
+    else if (gate_->optional()) return;
+    active_ = true;
+    done_ = grammar_->only_end(state_);
     return;
   }
   const GrammarAutomaton::State next = grammar_->AdvanceText(state_, bytes);
@@ -202,7 +223,25 @@ std::vector<int32_t> GrammarConstraint::Forced() {
   if (tokenizer_ == nullptr || !active_ || done_) return {};
   const std::string text = grammar_->ForcedText(state_, kMaxForcedBytes);
   if (text.size() < kMinForcedBytes) return {};
-  std::vector<int32_t> tokens = tokenizer_->Encode(text, false, false);
+  // Marks are tokens of their own; what stands between them is text.
+  std::vector<int32_t> tokens;
+  bool ends_with_mark = false;
+  for (size_t at = 0; at < text.size();) {
+    size_t next = text.size();
+    int32_t mark = kNoToken;
+    for (const int32_t id : grammar_->tree().marks()) {
+      const size_t found = text.find(grammar_->tree().bytes(id), at);
+      if (found < next) next = found, mark = id;
+    }
+    const std::vector<int32_t> plain = tokenizer_->Encode(std::string_view(text).substr(at, next - at), false, false);
+    tokens.insert(tokens.end(), plain.begin(), plain.end());
+    ends_with_mark = mark != kNoToken;
+    if (ends_with_mark) {
+      tokens.push_back(mark);
+      next += grammar_->tree().bytes(mark).size();
+    }
+    at = next;
+  }
   // As the model would cut it: the last token could go on beyond what is certain. Vocabularies that put a space in front spell
   // another text, and are left to the model.
   std::string spelt;
@@ -213,7 +252,7 @@ std::vector<int32_t> GrammarConstraint::Forced() {
   }
   if (spelt != text) return {};
   const GrammarAutomaton::State end = grammar_->AdvanceText(state_, text);
-  if (!grammar_->only_end(end) && !tokens.empty()) tokens.pop_back();
+  if (!grammar_->only_end(end) && !tokens.empty() && !ends_with_mark) tokens.pop_back();
   return tokens;
 }
 

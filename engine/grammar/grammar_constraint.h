@@ -39,12 +39,13 @@ class TokenTree {
     const size_t t = static_cast<size_t>(token);
     return std::string_view(arena_).substr(offsets_[t], offsets_[t + 1] - offsets_[t]);
   }
+  const std::vector<int32_t>& marks() const { return marks_; }
   bool is_eog(int32_t token) const { return is_eog_[static_cast<size_t>(token)]; }
 
  private:
   size_t n_vocab_, max_depth_ = 0;
   std::vector<Node> nodes_;
-  std::vector<int32_t> token_ids_, eog_;
+  std::vector<int32_t> token_ids_, eog_, marks_;
   std::string arena_;
   std::vector<uint32_t> offsets_;
   std::vector<bool> is_eog_;
@@ -96,11 +97,24 @@ class GrammarCache {
   std::list<std::pair<std::string, std::shared_ptr<CompiledGrammar>>> grammars_;  // last used first
 };
 
-// For one sequence. With a `trigger` the text before it is free: the grammar governs what follows it.
+// Watches text that is free and says where the part begins that a grammar governs. For one sequence; one thread at a time.
+class GrammarGate {
+ public:
+  virtual ~GrammarGate() = default;
+  // Takes what was written; true once the grammar's part has begun, with its text so far in *begun.
+  virtual bool Feed(std::string_view bytes, std::string* begun) = 0;
+  // What happens if the grammar does not allow `begun`: true, all stays free and the gate is fed on; false, the grammar begins behind it.
+  virtual bool optional() const = 0;
+};
+
+// A gate behind the first `tag`; white space that follows it in the same token belongs to nobody.
+std::unique_ptr<GrammarGate> GateBehind(std::string tag);
+
+// For one sequence. With a `gate` the text in front of it is free.
 class GrammarConstraint final : public TokenConstraint {
  public:
   // `tokenizer`, if not null, turns bytes that must come into tokens, which are then not computed. It must outlive this.
-  GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer, std::string trigger = "");
+  GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer, std::unique_ptr<GrammarGate> gate = nullptr);
 
   bool active() const override { return active_; }
   bool Allows(int32_t token) override;
@@ -112,7 +126,7 @@ class GrammarConstraint final : public TokenConstraint {
  private:
   std::shared_ptr<CompiledGrammar> grammar_;
   const Tokenizer* tokenizer_;
-  std::string trigger_, tail_;  // the last bytes of free text
+  std::unique_ptr<GrammarGate> gate_;
   GrammarAutomaton::State state_;
   bool active_, done_ = false;
   std::shared_ptr<const TokenMask> mask_;

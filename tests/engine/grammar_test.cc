@@ -179,6 +179,15 @@ TEST_CASE("The mask of a state is exactly the tokens that can follow") {
 
 TEST_CASE("Text that must come is cut into tokens at once") {
   const Tokenizer& tokenizer = DemoTokenizer();
+  // A mark is the token it stands for, in the middle of text too.
+  int32_t mark = 0;
+  while (mark < tokenizer.n_vocab() && (!tokenizer.IsControl(mark) || tokenizer.IsEog(mark))) ++mark;
+  REQUIRE(mark < tokenizer.n_vocab());
+  const auto marked = std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()), std::vector<int32_t>{mark});
+  const std::string text_of_mark(marked->bytes(mark));
+  GrammarConstraint with_mark(std::make_shared<CompiledGrammar>("root ::= \"one " + text_of_mark + " two\" | \"one " + text_of_mark + " three\"", marked), &tokenizer);
+  const std::vector<int32_t> forced = with_mark.Forced();
+  CHECK(std::count(forced.begin(), forced.end(), mark) == 1);
   const auto tree = std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()));
   const auto compiled = std::make_shared<CompiledGrammar>("root ::= \"The quick brown fox \" (\"jumps\" | \"sleeps\") \" over it\"", tree);
   GrammarConstraint constraint(compiled, &tokenizer);
@@ -208,7 +217,7 @@ TEST_CASE("Text that must come is cut into tokens at once") {
 TEST_CASE("A grammar that waits for its trigger leaves what is before it free") {
   const Tokenizer& tokenizer = DemoTokenizer();
   const auto tree = std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()));
-  GrammarConstraint c(std::make_shared<CompiledGrammar>("root ::= [0-9]+", tree), &tokenizer, "park.");
+  GrammarConstraint c(std::make_shared<CompiledGrammar>("root ::= [0-9]+", tree), &tokenizer, GateBehind("park."));
   for (const int32_t id : tokenizer.Encode("The dog went to the park.", false, false)) {
     CHECK_FALSE(c.active());
     CHECK(c.Allows(id));
