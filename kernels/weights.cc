@@ -90,19 +90,43 @@ size_t Matrix::units_at_a_time(size_t n_tokens) const {
   return n_tokens > 8 ? 2 : 1;
 }
 
+namespace {
+
+// How many of `units` a thread takes at a time: whole groups as the kernels for that many tokens want them.
+size_t UnitsPerChunk(std::span<const Product> products, size_t units, size_t n_tokens, const ThreadPool& pool) {
+  size_t group = 1;
+  for (const Product& p : products) group = std::max(group, p.w->units_at_a_time(n_tokens));
+  // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
+  const size_t threads = static_cast<size_t>(pool.n_threads());
+  const size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
+  // Whole groups, but large ones only while every thread gets some chunks.
+  if (group > 2) group = std::clamp<size_t>(units / (threads * 3) / 2 * 2, 2, group);
+  return (per_chunk + group - 1) / group * group;
+}
+
+}  // namespace
+
+void MultiplyTogether(std::span<const Product> products, MatrixInput& x, ThreadPool& pool, FunctionRef<void(size_t, size_t)> finish) {
+  const size_t n_rows = products[0].w->n_rows(), units = products[0].w->n_units();
+  for (const Product& p : products) {
+    LUTRA_DCHECK(p.w->n_rows() == n_rows);
+    x.Prepare(p.w->input_kind(), pool);
+  }
+  const size_t per_chunk = UnitsPerChunk(products, units, x.n_tokens(), pool);
+  pool.For((units + per_chunk - 1) / per_chunk, [&](size_t chunk) {
+    const size_t begin = chunk * per_chunk, end = std::min(units, begin + per_chunk);
+    for (const Product& p : products) p.w->Multiply(x, begin, end, p.y, p.y_stride);
+    finish(begin * Matrix::kUnitRows, std::min(n_rows, end * Matrix::kUnitRows));
+  });
+}
+
 void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& pool) {
-  size_t units = 0, group = 1;
+  size_t units = 0;
   for (const Product& p : products) {
     x.Prepare(p.w->input_kind(), pool);
     units += p.w->n_units();
-    group = std::max(group, p.w->units_at_a_time(x.n_tokens()));
   }
-  // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
-  const size_t threads = static_cast<size_t>(pool.n_threads());
-  size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
-  // Whole groups, but large ones only while every thread gets some chunks.
-  if (group > 2) group = std::clamp<size_t>(units / (threads * 3) / 2 * 2, 2, group);
-  per_chunk = (per_chunk + group - 1) / group * group;
+  const size_t per_chunk = UnitsPerChunk(products, units, x.n_tokens(), pool);
   const size_t n_chunks = (units + per_chunk - 1) / per_chunk;
   pool.For(n_chunks, [&](size_t chunk) {
     size_t begin = chunk * per_chunk;

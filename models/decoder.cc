@@ -41,9 +41,11 @@ size_t SplitStateFloats(const Hparams& h, size_t max_tokens) {
   return std::min(max_tokens, kSplitTokens) * n_head * kMaxSegments * StateFloats(layout);
 }
 
-void AddBias(const std::vector<float>& bias, float* y) {
-  if (!bias.empty()) Add(bias.data(), bias.size(), y);
+// y [n] += bias[begin, begin + n), if there is one.
+void AddBias(const std::vector<float>& bias, size_t begin, size_t n, float* y) {
+  if (!bias.empty()) Add(bias.data() + begin, n, y);
 }
+void AddBias(const std::vector<float>& bias, float* y) { AddBias(bias, 0, bias.size(), y); }
 
 }  // namespace
 
@@ -144,6 +146,22 @@ void Decoder::Multiply(std::span<const Product> products) {
   MultiplyAll(products, input_, pool_);
 }
 
+void Decoder::MultiplyTogether(std::span<const Product> products, FunctionRef<void(size_t, size_t)> finish) {
+  if (observer_ != nullptr) observer_->Observe(products, input_);
+  lutra::MultiplyTogether(products, input_, pool_, finish);
+}
+
+void Decoder::MultiplyOntoX(const Matrix& w, const std::vector<float>& bias, size_t n_tokens) {
+  const Product product{&w, y_.data(), h_.n_embd};
+  MultiplyTogether({&product, 1}, [&](size_t begin, size_t end) {
+    for (size_t t = 0; t < n_tokens; ++t) {
+      float* y = y_.data() + t * h_.n_embd + begin;
+      AddBias(bias, begin, end - begin, y);
+      Add(y, end - begin, x_.data() + t * h_.n_embd + begin);
+    }
+  });
+}
+
 void Decoder::NormInput(const std::vector<float>& weight, size_t n_tokens) {
   ForTokens(n_tokens, [&](size_t t) {
     RmsNorm(x_.data() + t * h_.n_embd, weight.data(), h_.n_embd, h_.rms_eps, h_norm_.data() + t * h_.n_embd);
@@ -159,24 +177,17 @@ void Decoder::RunLayers(std::span<const BatchToken> batch) {
     model_.Embed(batch[t].token, x_.data() + t * n_embd);
     model_.rope().Angles(batch[t].pos, cos_.data() + t * n_pairs, sin_.data() + t * n_pairs);
   });
-  const auto add_to_x = [&](const std::vector<float>& bias) {
-    ForTokens(n, [&](size_t t) {
-      AddBias(bias, y_.data() + t * n_embd);
-      Add(y_.data() + t * n_embd, n_embd, x_.data() + t * n_embd);
-    });
-  };
   for (size_t i = 0; i < h_.n_layer; ++i) {
     const LayerWeights& layer = model_.layers()[i];
     NormInput(layer.attn_norm, n);
     Attention(batch, i);
-    add_to_x(layer.o_bias);
     NormInput(layer.ffn_norm, n);
     if (h_.n_expert == 0) {
-      Ffn(layer.ffn, h_.layers[i].n_ff, n, y_.data());
+      GateAndUp(layer.ffn, h_.layers[i].n_ff, n);
+      MultiplyOntoX(layer.ffn.down, layer.ffn.down_bias, n);
     } else {
       Experts(layer, n);
     }
-    add_to_x({});
   }
 
   // Logits of those that want them: their rows are brought together first.
@@ -240,8 +251,7 @@ void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
   });
   Attend(batch, i);
   input_.Set(att_.data(), max_att_, n, lh.n_head * size_t{h_.head_dim_v});
-  const Product out{&layer.o, y_.data(), h_.n_embd};
-  Multiply({&out, 1});
+  MultiplyOntoX(layer.o, layer.o_bias, n);
 }
 
 void Decoder::FindRuns(std::span<const BatchToken> batch, size_t most) {
@@ -298,20 +308,31 @@ void Decoder::Attend(std::span<const BatchToken> batch, size_t i) {
   pool_.For(n_items, [&](size_t item) { MergeSegments(args_of(item), states_of(item)); });
 }
 
-void Decoder::Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y) {
+void Decoder::GateAndUp(const FfnWeights& ffn, size_t n_ff, size_t n_tokens) {
   const Product products[] = {{&ffn.gate, gate_.data(), n_ff}, {&ffn.up, up_.data(), n_ff}};
-  Multiply(products);
-  ForTokens(n_tokens, [&](size_t t) {
-    AddBias(ffn.gate_bias, gate_.data() + t * n_ff);
-    AddBias(ffn.up_bias, up_.data() + t * n_ff);
-    SiluMul(gate_.data() + t * n_ff, up_.data() + t * n_ff, n_ff, gate_.data() + t * n_ff);
+  MultiplyTogether(products, [&](size_t begin, size_t end) {
+    for (size_t t = 0; t < n_tokens; ++t) {
+      float* gate = gate_.data() + t * n_ff + begin;
+      float* up = up_.data() + t * n_ff + begin;
+      AddBias(ffn.gate_bias, begin, end - begin, gate);
+      AddBias(ffn.up_bias, begin, end - begin, up);
+      SiluMul(gate, up, end - begin, gate);
+    }
   });
   input_.Set(gate_.data(), n_ff, n_tokens, n_ff);
-  const Product down{&ffn.down, y, h_.n_embd};
-  Multiply({&down, 1});
-  if (!ffn.down_bias.empty()) {
-    ForTokens(n_tokens, [&](size_t t) { AddBias(ffn.down_bias, y + t * h_.n_embd); });
-  }
+}
+
+void Decoder::AddExpert(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, FunctionRef<ExpertShare(size_t)> share_of) {
+  GateAndUp(ffn, n_ff, n_tokens);
+  const Product down{&ffn.down, expert_y_.data(), h_.n_embd};
+  MultiplyTogether({&down, 1}, [&](size_t begin, size_t end) {
+    for (size_t j = 0; j < n_tokens; ++j) {
+      float* y = expert_y_.data() + j * h_.n_embd + begin;
+      AddBias(ffn.down_bias, begin, end - begin, y);
+      const ExpertShare share = share_of(j);
+      AddScaled(y, share.weight, end - begin, y_.data() + share.token * h_.n_embd + begin);
+    }
+  });
 }
 
 void Decoder::Experts(const LayerWeights& layer, size_t n) {
@@ -360,19 +381,16 @@ void Decoder::Experts(const LayerWeights& layer, size_t n) {
     }
     if (m == 0) continue;
     input_.Set(expert_x_.data(), n_embd, m, n_embd);
-    Ffn(layer.experts[e], h_.n_ff_exp, m, expert_y_.data());
-    ForTokens(m, [&](size_t j) {
-      AddScaled(expert_y_.data() + j * n_embd, chosen_weight_[expert_rank_[j]], n_embd,
-                y_.data() + expert_tokens_[j] * n_embd);
-    });
+    AddExpert(layer.experts[e], h_.n_ff_exp, m,
+              [&](size_t j) { return ExpertShare{expert_tokens_[j], chosen_weight_[expert_rank_[j]]}; });
   }
   if (h_.arch->shared_expert) {
     input_.Set(h_norm_.data(), n_embd, n, n_embd);
-    Ffn(layer.shared, h_.n_ff_shexp, n, expert_y_.data());
-    ForTokens(n, [&](size_t t) {
-      AddScaled(expert_y_.data() + t * n_embd, Sigmoid(router_[t * h_.n_expert]), n_embd, y_.data() + t * n_embd);
+    AddExpert(layer.shared, h_.n_ff_shexp, n, [&](size_t t) {
+      return ExpertShare{static_cast<uint32_t>(t), Sigmoid(router_[t * h_.n_expert])};
     });
   }
+  ForTokens(n, [&](size_t t) { Add(y_.data() + t * n_embd, n_embd, x_.data() + t * n_embd); });
 }
 
 }  // namespace lutra

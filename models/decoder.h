@@ -54,14 +54,24 @@ class Decoder {
  private:
   // All products of input_, seen by the observer.
   void Multiply(std::span<const Product> products);
+  void MultiplyTogether(std::span<const Product> products, FunctionRef<void(size_t, size_t)> finish);
+  // x += w * input_ + bias.
+  void MultiplyOntoX(const Matrix& w, const std::vector<float>& bias, size_t n_tokens);
   void RunLayers(std::span<const BatchToken> batch);
   void Attention(std::span<const BatchToken> batch, size_t layer);
   // Cuts the batch into runs of tokens at consecutive positions of one page, at most `most` each.
   void FindRuns(std::span<const BatchToken> batch, size_t most);
   void Attend(std::span<const BatchToken> batch, size_t layer);
   void NormInput(const std::vector<float>& weight, size_t n_tokens);
-  // y [n_tokens, n_embd] = ffn(rows of input_), input_ being set.
-  void Ffn(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, float* y);
+  // input_ = silu(gate * input_) * (up * input_).
+  void GateAndUp(const FfnWeights& ffn, size_t n_ff, size_t n_tokens);
+  struct ExpertShare {
+    uint32_t token;  // of the batch
+    float weight;
+  };
+  // y_[token] += weight * ffn(row j of input_), where share_of(j) says which token's row it is.
+  void AddExpert(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, FunctionRef<ExpertShare(size_t)> share_of);
+  // x += what the experts make of input_, the rows of h_norm_.
   void Experts(const LayerWeights& layer, size_t n_tokens);
   void ForTokens(size_t n, FunctionRef<void(size_t)> body);
 
