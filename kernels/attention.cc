@@ -389,7 +389,7 @@ HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* 
   }
 }
 
-void AttendTarget(const AttentionArgs& args, size_t segment, float* states, [[maybe_unused]] bool vnni) {
+void AttendTarget(const AttentionArgs& args, size_t segment, float* states, [[maybe_unused]] bool dot4) {
   switch (args.layout->type) {
     case KvType::kF32: return AttendTyped<FloatPage<float>, void>(args, segment, states);
     case KvType::kF16: return AttendTyped<FloatPage<hwy::float16_t>, void>(args, segment, states);
@@ -399,7 +399,7 @@ void AttendTarget(const AttentionArgs& args, size_t segment, float* states, [[ma
   AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
 #else
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-  if (vnni) return AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
+  if (dot4) return AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
 #endif
   AttendTyped<Q8Page<DotPairs>, DotPairs>(args, segment, states);
 #endif
@@ -440,12 +440,12 @@ void Check([[maybe_unused]] const AttentionArgs& args) {
 
 void Attend(const AttentionArgs& args) {
   Check(args);
-  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, HWY_NAMESPACE::kAll, nullptr, SimdUsesVnni());
+  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, HWY_NAMESPACE::kAll, nullptr, SimdHasDot4());
 }
 
 void AttendSegment(const AttentionArgs& args, size_t segment, float* states) {
   Check(args);
-  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, segment, states, SimdUsesVnni());
+  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, segment, states, SimdHasDot4());
 }
 
 void MergeSegments(const AttentionArgs& args, const float* states) {

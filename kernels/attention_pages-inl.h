@@ -55,7 +55,12 @@ HWY_INLINE V FmaOf([[maybe_unused]] D d, V a, V b, V c) {
 // ExactExp2 of max(x, -64).
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Exp2(D d, V x) {
-  x = hn::Max(hn::Set(d, kExp2Least), x);  // this order keeps NaN
+  const V least = hn::Set(d, kExp2Least);
+#if HWY_ARCH_X86
+  x = hn::Max(least, x);  // in this order NaN stays
+#else
+  x = hn::IfThenElse(hn::Lt(x, least), least, x);  // Max may take the number
+#endif
   const auto magic = hn::Set(d, kRoundMagic);
   const V t = hn::Add(x, magic);
   const V r = hn::Sub(x, hn::Sub(t, magic));
@@ -188,23 +193,6 @@ HWY_INLINE void RoundWeights(VF p, const float* HWY_RESTRICT factor, uint8_t* HW
 
 // ---- pages ----
 
-HWY_INLINE VF LoadNumbers(const float* p) { return hn::LoadU(DF(), p); }
-HWY_INLINE VF LoadNumbers(const hwy::float16_t* p) {
-  const VF v = LoadWeights(p);
-#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2
-  // Highway's conversion without F16C takes infinity and NaN for finite numbers.
-  const DU32 du;
-  const auto h = hn::PromoteTo(du, hn::LoadU(hn::Rebind<uint16_t, DF>(), reinterpret_cast<const uint16_t*>(p)));
-  const auto infinity = hn::Set(du, 0x7C00u);
-  const auto special = hn::Eq(hn::And(h, infinity), infinity);
-  const auto bits = hn::Or(hn::Or(hn::ShiftLeft<16>(hn::And(h, hn::Set(du, 0x8000u))), hn::Set(du, 0x7F800000u)),
-                           hn::ShiftLeft<13>(hn::And(h, hn::Set(du, 0x3FFu))));
-  return hn::BitCast(DF(), hn::IfThenElse(special, bits, hn::BitCast(du, v)));
-#else
-  return v;
-#endif
-}
-
 // What the products with a page need: pointers into the head's part, and the queries as the type wants them.
 struct PageView {
   const KvHeadLayout* layout;
@@ -249,7 +237,7 @@ struct FloatPage {
           PrefetchLines<kLanes * sizeof(T), kWide>(k, page.ahead_of_k);
           VF ks[kWide];
           LUTRA_UNROLL(4)
-          for (size_t p = 0; p < kWide; ++p) ks[p] = LoadNumbers(k + p * kLanes);
+          for (size_t p = 0; p < kWide; ++p) ks[p] = LoadWeights(k + p * kLanes);
           LUTRA_UNROLL(4)
           for (size_t r = 0; r < R; ++r) {
             const VF qs = hn::Set(DF(), q[r][i]);
@@ -286,7 +274,7 @@ struct FloatPage {
       PrefetchLines<kLanes * sizeof(T), D>(v, page.ahead_of_v);
       VF vs[D];
       LUTRA_UNROLL(4)
-      for (size_t d = 0; d < D; ++d) vs[d] = LoadNumbers(v + d * kLanes);
+      for (size_t d = 0; d < D; ++d) vs[d] = LoadWeights(v + d * kLanes);
       LUTRA_UNROLL(4)
       for (size_t r = 0; r < R; ++r) {
         const VF w = hn::Set(DF(), p[r * kKvPage + j]);

@@ -19,7 +19,7 @@ enum class Tiles { kNone, kAmx, kEmulated };
 struct Choice {
   const char* name;
   int64_t target;  // Highway's bit; smaller is better
-  bool vnni;
+  bool dot4;       // 4-way 8-bit dot products in one instruction
   bool (*extra)();  // what the CPU needs beside the target
   Tiles tiles = Tiles::kNone;
 };
@@ -38,6 +38,9 @@ constexpr Choice kChoices[] = {
     {"avx3_dl", HWY_AVX3_DL, true, Always},
     {"amx_emulated", HWY_AVX3_DL, true, Always, Tiles::kEmulated},
     {"amx", HWY_AVX3_DL, true, CpuHasAmxInt8, Tiles::kAmx},
+#elif HWY_ARCH_ARM_A64
+    {"neon", HWY_STATIC_TARGET, false, Always},
+    {"neon_dot", HWY_STATIC_TARGET, true, CpuHasArmDot},
 #else
     {"scalar", HWY_STATIC_TARGET, false, Always},
 #endif
@@ -123,12 +126,12 @@ std::vector<std::string> SimdToTest() {
 }
 
 std::string SimdName() { return Current()->name; }
-bool SimdUsesVnni() { return Current()->vnni; }
+bool SimdHasDot4() { return Current()->dot4; }
 
 PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
   for (const auto find : {FindLegacyPanelMatMul, FindKPanelMatMul, FindIqkPanelMatMul,
                           FindCodebookPanelMatMul}) {
-    if (const PanelMatMulFn fn = find(type_id, SimdUsesVnni())) return fn;
+    if (const PanelMatMulFn fn = find(type_id, SimdHasDot4())) return fn;
   }
   return nullptr;
 }

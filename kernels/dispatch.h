@@ -6,8 +6,8 @@
 
 namespace lutra {
 
-// Caps the instruction sets in use: "auto", "scalar" (the baseline: SSE2, NEON), "sse4", "avx2", "avx2vnni", "avx3",
-// "avx3vnni", "avx3_dl", "amx" (AVX3_DL, and tiles for products with many tokens). Sets that the CPU lacks are an Error(kUnsupported),
+// Caps the instruction sets in use: "auto", on x86 "scalar" (the baseline, SSE2), "sse4", "avx2", "avx2vnni", "avx3",
+// "avx3vnni", "avx3_dl", "amx" (AVX3_DL, and tiles for products with many tokens), on 64-bit ARM "neon" and "neon_dot" (with sdot). Sets that the CPU lacks are an Error(kUnsupported),
 // unknown names Error(kInvalidArgument) listing the names. Call before any matrix is packed; not thread-safe. All choices give the same
 // bits. Without `allow_amx` "auto" takes the best set but AMX, and "amx" is an Error(kInvalidArgument). For tests there is also
 // "amx_emulated": as "amx" with tiles in plain C++, slow, on CPUs with AVX3_DL.
@@ -28,7 +28,7 @@ std::string SimdName();
 void SetPrefill(const std::string& name);
 bool PrefillIsFast();
 
-// True if 4-way dot products may use vpdpbusd beside the chosen Highway target.
-bool SimdUsesVnni();
+// True if 4-way 8-bit dot products may use the instruction for them (vpdpbusd, sdot), which the chosen Highway target may lack.
+bool SimdHasDot4();
 
 }  // namespace lutra

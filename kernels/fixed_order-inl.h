@@ -60,6 +60,25 @@ HWY_INLINE VF Fma(VF a, VF b, VF c) {
 #endif
 }
 
+// One real vector of f16 numbers as float.
+HWY_INLINE VF LoadF16(const uint16_t* p) {
+  const hn::Rebind<uint16_t, DF> d16;
+  const auto h16 = hn::LoadU(d16, p);
+  const VF v = hn::PromoteTo(DF(), hn::BitCast(hn::Rebind<hwy::float16_t, DF>(), h16));
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2
+  // Highway's conversion without F16C takes infinity and NaN for finite numbers.
+  const hn::RebindToUnsigned<DF> du;
+  const auto h = hn::PromoteTo(du, h16);
+  const auto infinity = hn::Set(du, 0x7C00u);
+  const auto special = hn::Eq(hn::And(h, infinity), infinity);
+  const auto bits = hn::Or(hn::Or(hn::ShiftLeft<16>(hn::And(h, hn::Set(du, 0x8000u))), hn::Set(du, 0x7F800000u)),
+                           hn::ShiftLeft<13>(hn::And(h, hn::Set(du, 0x3FFu))));
+  return hn::BitCast(DF(), hn::IfThenElse(special, bits, hn::BitCast(du, v)));
+#else
+  return v;
+#endif
+}
+
 // 16 partial sums, lane k % 16, reduced as ((s0+s8)+(s4+s12)) ...: halves of 16, 8, 4, 2.
 struct Sum16 {
   VF v[kParts];

@@ -20,7 +20,7 @@ namespace HWY_NAMESPACE {
 // One real vector of a weight row as float.
 HWY_INLINE VF LoadWeights(const float* p) { return hn::LoadU(DF(), p); }
 HWY_INLINE VF LoadWeights(const hwy::float16_t* p) {
-  return hn::PromoteTo(DF(), hn::LoadU(hn::Rebind<hwy::float16_t, DF>(), p));
+  return LoadF16(reinterpret_cast<const uint16_t*>(p));
 }
 HWY_INLINE VF LoadWeights(const hwy::bfloat16_t* p) {
   return hn::PromoteTo(DF(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, DF>(), p));

@@ -38,6 +38,7 @@ using VI8 = hn::Vec<DI8>;
 // accumulators of its builtin around and repeats broadcasts as memory operands.
 struct DotVnni {
   static constexpr bool kOneInstruction = true;
+  static constexpr bool kSigned = false;
   static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
 #if HWY_TARGET == HWY_AVX2
     asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
@@ -49,9 +50,23 @@ struct DotVnni {
 };
 #endif
 
+#if HWY_ARCH_ARM_A64
+// acc[row] += sum of 4 i8 x i8 products, exactly: sdot (Armv8.2 dotprod, optional in the architecture: chosen at run time). Lanes are signed
+// there, without their offset.
+struct DotSigned {
+  static constexpr bool kOneInstruction = true;
+  static constexpr bool kSigned = true;
+  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
+    asm(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(acc.raw) : "w"(u.raw), "w"(a.raw));
+    return acc;
+  }
+};
+#endif
+
 // No such instruction: kernels use 2-way products and never call Dot.
 struct DotNone {
   static constexpr bool kOneInstruction = false;
+  static constexpr bool kSigned = false;
   static HWY_INLINE VI Dot(VI acc, VU8, VI8) { return acc; }
 };
 
@@ -129,12 +144,11 @@ HWY_INLINE VU8 Quad(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table)
 
 template <SuperKind kSuper>
 HWY_INLINE VF LoadSupers(const uint8_t* p, size_t row) {
-  const DF df;
-  const hn::Rebind<uint16_t, DF> du16;
+  [[maybe_unused]] const DF df;
   if constexpr (kSuper == SuperKind::kF16) {
-    const hn::Rebind<hwy::float16_t, DF> d16;
-    return hn::PromoteTo(df, hn::BitCast(d16, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p) + row)));
+    return LoadF16(reinterpret_cast<const uint16_t*>(p) + row);
   } else if constexpr (kSuper == SuperKind::kBf16) {
+    const hn::Rebind<uint16_t, DF> du16;
     const hn::Rebind<hwy::bfloat16_t, DF> d16;
     return hn::PromoteTo(df, hn::BitCast(d16, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p) + row)));
   } else {

@@ -2,8 +2,8 @@
 // by tile, before the next; partial results stay in a scratch in L2. The multiplying code depends on a GemmClass (where scales and offsets
 // apply), not on the format: a new format adds only its decoding.
 //
-// Three forms of a block, the same results:
-//   bytes   CPUs with a 4-way dot instruction: unsigned lanes in quads; sums of a group times its scale; offsets undone once a block
+// Forms of a block, the same results:
+//   bytes   CPUs with a 4-way dot instruction: unsigned lanes in quads (signed ones where it wants those: no offsets then); sums of a group times its scale; offsets undone once a block
 //           by 2-way dots of (-offset * scale) with the activations' sums.
 //             a tile of 32 rows x 6 tokens, per group of 16: 48 dots, 8 weight loads, 24 broadcasts, 12 multiplies, 12 additions
 //   byte pairs   others, lanes up to 129: the same bytes; 2-way products, as many sums of two as fit int16 added before the
@@ -46,14 +46,14 @@ template <class DotT>
 constexpr GemmClass ClassOf(const PanelKind& k) {
   const bool scales = k.scale_bits != 0;
   const int pair_sums = DotT::kOneInstruction ? 0 : SafePairSums(k.greatest);
-  return {scales ? k.group : 256, k.unit, scales, k.offset != 0, k.bias, pair_sums};
+  return {scales ? k.group : 256, k.unit, scales, k.offset != 0 && !DotT::kSigned, k.bias, pair_sums};
 }
 
-enum class BlockForm { kBytes, kBytePairs, kWords };
+enum class BlockForm { kBytes, kSignedBytes, kBytePairs, kWords };
 
 template <class DotT>
 constexpr BlockForm FormOf(const PanelKind& k) {
-  if (DotT::kOneInstruction) return BlockForm::kBytes;
+  if (DotT::kOneInstruction) return DotT::kSigned ? BlockForm::kSignedBytes : BlockForm::kBytes;
   return SafePairSums(k.greatest) > 0 ? BlockForm::kBytePairs : BlockForm::kWords;
 }
 
@@ -135,6 +135,9 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
         [[maybe_unused]] const size_t g = (s * 8 + kQuad) / kGroupQuads;
         VU8 lanes = Quad<kKind, static_cast<int>(kQuad)>(step, table);
         if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, shift[kQuad / 4]);
+        if constexpr (kForm == BlockForm::kSignedBytes && kKind.offset != 0) {
+          lanes = hn::Sub(lanes, hn::Set(d8, static_cast<uint8_t>(kKind.offset)));
+        }
         if constexpr (!kWords) {
           hn::Store(lanes, d8, block.bytes[quad][r]);
         } else {
@@ -275,7 +278,7 @@ template <GemmClass kClass, class DotT, BlockForm kForm, size_t kVectors, size_t
 HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens>& x, size_t n_units, float* HWY_RESTRICT y) {
   const DI di;
   constexpr bool kWords = kForm == BlockForm::kWords;
-  constexpr bool kBytes = kForm == BlockForm::kBytes;
+  constexpr bool kBytes = kForm == BlockForm::kBytes || kForm == BlockForm::kSignedBytes;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
   constexpr size_t kUnitQuads = static_cast<size_t>(kClass.unit) / 4;
   constexpr size_t kGroupQuads = kWords ? kUnitQuads : HWY_MIN(static_cast<size_t>(kClass.group) / 4, kUnitQuads);

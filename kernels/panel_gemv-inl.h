@@ -51,6 +51,7 @@ HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& t
                          VI (&acc)[kTokens]) {
   if constexpr (kQuad < kEnd) {
     VU8 u = Quad<kKind, kQuad>(step, table);
+    if constexpr (DotT::kSigned && kKind.offset != 0 && !kKind.table) u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
     if constexpr (kKind.shift != 0 && kTokens > 1) u = hn::Add(u, shift);
     LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
@@ -101,10 +102,10 @@ HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind
 // Weights are asked for this many bytes ahead: hardware prefetchers lose the stream among the activations' of several tokens.
 constexpr size_t kPrefetch = 4096;
 
-// y[t] for the kTokens tokens from `token` and the rows [row, row + lanes) of a panel.
+// y[t] for the kTokens tokens from `token` and the rows [row, row + lanes) of a panel. Weights `ahead` bytes further on are asked for.
 template <PanelKind kKind, class DotT, size_t kTokens>
 HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, const Q8View& x, size_t token, size_t row,
-                          VF (&y)[kTokens]) {
+                          size_t ahead, VF (&y)[kTokens]) {
   const DI di;
   const DF df;
   constexpr size_t kGroups = 256 / static_cast<size_t>(kKind.group);  // a block
@@ -112,7 +113,8 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
   constexpr int kGroupQuads = kKind.group / 4;
   constexpr size_t kGroupsPerStep = 8 / kGroupQuads;
   constexpr bool kPairs = !DotT::kOneInstruction;
-  constexpr bool kStarts = !kPairs && (kKind.offset != 0 || (kKind.shift != 0 && kTokens == 1));
+  constexpr int kOffset = DotT::kSigned ? 0 : kKind.offset;
+  constexpr bool kStarts = !kPairs && (kOffset != 0 || (kKind.shift != 0 && kTokens == 1));
   VF row_super = hn::Zero(df);
   if constexpr (kKind.super == SuperKind::kRow) row_super = LoadSupers<SuperKind::kF32>(panel, row);
   const uint8_t* HWY_RESTRICT p = panel + kKind.panel_header_bytes();
@@ -129,9 +131,9 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
     alignas(64) int32_t sums[kTokens][kGroups];
     LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
-      if constexpr (kStarts) GroupSums<kKind.group>(x.sums + (at + t) * 16, -kKind.offset, starts[t]);
+      if constexpr (kStarts) GroupSums<kKind.group>(x.sums + (at + t) * 16, -kOffset, starts[t]);
       if constexpr (!kPairs && kKind.shift != 0 && kTokens == 1) {
-        GroupSums<kKind.group>(x.sums + (at + t) * 16, kKind.shift - kKind.offset, shifted_starts[t]);
+        GroupSums<kKind.group>(x.sums + (at + t) * 16, kKind.shift - kOffset, shifted_starts[t]);
       }
       if constexpr (kKind.bias) GroupSums<kKind.group>(x.sums + (at + t) * 16, 1, sums[t]);
     }
@@ -139,6 +141,7 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
     size_t block_group = 0;
     for (size_t u = 0; u < n_units; ++u) {
       const UnitFields<kKind> f(p);
+      for (size_t i = 0; i < kKind.header_bytes(); i += 64) hwy::Prefetch(p + ahead + i);
       const uint8_t* step = f.steps + 4 * row;
       VI sum[kTokens];
       VI bias[kTokens];
@@ -148,7 +151,7 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
         bias[t] = hn::Zero(di);
       }
       for (size_t s = 0; s < kKind.steps(); ++s) {
-        for (size_t i = 0; i < kKind.step_bytes(); i += 64) hwy::Prefetch(step + kPrefetch + i);
+        for (size_t i = 0; i < kKind.step_bytes(); i += 64) hwy::Prefetch(step + ahead + i);
         LUTRA_UNROLL(2)
         for (size_t h = 0; h < kGroupsPerStep; ++h) {
           const size_t g = s * kGroupsPerStep + h;
@@ -225,16 +228,16 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
 
 // Tokens [token, token + kTokens) x one panel; those past the last are computed from whatever is there and dropped.
 template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token, float* HWY_RESTRICT y,
-                                 size_t y_stride) {
+HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token, size_t ahead,
+                                 float* HWY_RESTRICT y, size_t y_stride) {
   const DF df;
-  const Table<kKind> table(w.table, DotT::kOneInstruction ? 0 : kKind.offset);
+  const Table<kKind> table(w.table, DotT::kOneInstruction && !DotT::kSigned ? 0 : kKind.offset);
   const size_t first_row = panel * kPanelRows;
   const size_t n = HWY_MIN(kTokens, x.n_tokens - token);
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
     if (first_row + row >= w.n_rows) break;
     VF out[kTokens];
-    FewTokens<kKind, DotT, kTokens>(w.panels + panel * w.panel_bytes, table, x, token, row, out);
+    FewTokens<kKind, DotT, kTokens>(w.panels + panel * w.panel_bytes, table, x, token, row, ahead, out);
     const size_t rows = HWY_MIN(kLanes, w.n_rows - first_row - row);
     for (size_t t = 0; t < n; ++t) hn::StoreN(out[t], df, y + (token + t) * y_stride + first_row + row, rows);
   }
@@ -249,17 +252,19 @@ HWY_INLINE void FewTokensPanels(const PanelMatrix& w, const Q8View& x, size_t pa
     size_t token = 0;
     while (token < x.n_tokens) {
       const size_t left = x.n_tokens - token;
+      // The last of several passes over a panel finds it in the cache, and memory idle: it asks for the next panel.
+      const size_t ahead = token != 0 && left <= kFewTokens ? w.panel_bytes : kPrefetch;
       if (kFewTokens >= 8 && left > 4) {
-        FewTokensPanel<kKind, DotT, HWY_MIN(8, kFewTokens)>(w, x, panel, token, y, y_stride);
+        FewTokensPanel<kKind, DotT, HWY_MIN(8, kFewTokens)>(w, x, panel, token, ahead, y, y_stride);
         token += 8;
       } else if (kFewTokens >= 4 && left > 2) {
-        FewTokensPanel<kKind, DotT, HWY_MIN(4, kFewTokens)>(w, x, panel, token, y, y_stride);
+        FewTokensPanel<kKind, DotT, HWY_MIN(4, kFewTokens)>(w, x, panel, token, ahead, y, y_stride);
         token += 4;
       } else if (kFewTokens >= 2 && left > 1) {
-        FewTokensPanel<kKind, DotT, HWY_MIN(2, kFewTokens)>(w, x, panel, token, y, y_stride);
+        FewTokensPanel<kKind, DotT, HWY_MIN(2, kFewTokens)>(w, x, panel, token, ahead, y, y_stride);
         token += 2;
       } else {
-        FewTokensPanel<kKind, DotT, 1>(w, x, panel, token, y, y_stride);
+        FewTokensPanel<kKind, DotT, 1>(w, x, panel, token, ahead, y, y_stride);
         token += 1;
       }
     }

@@ -36,14 +36,16 @@ void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size
 
 // The kernel of the format with this type id among the formats of `Tuple`, or nullptr.
 template <class Tuple>
-PanelMatMulFn FindPanelMatMul(uint32_t type_id, [[maybe_unused]] bool vnni) {
+PanelMatMulFn FindPanelMatMul(uint32_t type_id, [[maybe_unused]] bool dot4) {
   PanelMatMulFn found = nullptr;
   ForEachFormat<Tuple>([&]<class F>() {
     if (F::kInfo.type_id != type_id) return;
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
     found = &PanelMatMul<KindOf<F>(), DotVnni>;
 #elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    found = vnni ? &PanelMatMul<KindOf<F>(), DotVnni> : &PanelMatMul<KindOf<F>(), DotNone>;
+    found = dot4 ? &PanelMatMul<KindOf<F>(), DotVnni> : &PanelMatMul<KindOf<F>(), DotNone>;
+#elif HWY_ARCH_ARM_A64
+    found = dot4 ? &PanelMatMul<KindOf<F>(), DotSigned> : &PanelMatMul<KindOf<F>(), DotNone>;
 #else
     found = &PanelMatMul<KindOf<F>(), DotNone>;
 #endif

@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-PanelMatMulFn FindCodebookTarget(uint32_t type_id, bool vnni) {
-  return FindPanelMatMul<Concat<CodebookFormats, TrellisFormats, TernaryFormats>>(type_id, vnni);
+PanelMatMulFn FindCodebookTarget(uint32_t type_id, bool dot4) {
+  return FindPanelMatMul<Concat<CodebookFormats, TrellisFormats, TernaryFormats>>(type_id, dot4);
 }
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
@@ -25,8 +25,8 @@ namespace lutra {
 namespace {
 HWY_EXPORT(FindCodebookTarget);
 }
-PanelMatMulFn FindCodebookPanelMatMul(uint32_t type_id, bool vnni) {
-  return HWY_DYNAMIC_DISPATCH(FindCodebookTarget)(type_id, vnni);
+PanelMatMulFn FindCodebookPanelMatMul(uint32_t type_id, bool dot4) {
+  return HWY_DYNAMIC_DISPATCH(FindCodebookTarget)(type_id, dot4);
 }
 }  // namespace lutra
 #endif

@@ -5,9 +5,9 @@
 
 namespace lutra {
 
-PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool vnni);
-PanelMatMulFn FindKPanelMatMul(uint32_t type_id, bool vnni);
-PanelMatMulFn FindIqkPanelMatMul(uint32_t type_id, bool vnni);
-PanelMatMulFn FindCodebookPanelMatMul(uint32_t type_id, bool vnni);  // and trellis, ternary
+PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool dot4);
+PanelMatMulFn FindKPanelMatMul(uint32_t type_id, bool dot4);
+PanelMatMulFn FindIqkPanelMatMul(uint32_t type_id, bool dot4);
+PanelMatMulFn FindCodebookPanelMatMul(uint32_t type_id, bool dot4);  // and trellis, ternary
 
 }  // namespace lutra

@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-PanelMatMulFn FindIqkTarget(uint32_t type_id, bool vnni) {
-  return FindPanelMatMul<IqkFormats>(type_id, vnni);
+PanelMatMulFn FindIqkTarget(uint32_t type_id, bool dot4) {
+  return FindPanelMatMul<IqkFormats>(type_id, dot4);
 }
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
@@ -25,8 +25,8 @@ namespace lutra {
 namespace {
 HWY_EXPORT(FindIqkTarget);
 }
-PanelMatMulFn FindIqkPanelMatMul(uint32_t type_id, bool vnni) {
-  return HWY_DYNAMIC_DISPATCH(FindIqkTarget)(type_id, vnni);
+PanelMatMulFn FindIqkPanelMatMul(uint32_t type_id, bool dot4) {
+  return HWY_DYNAMIC_DISPATCH(FindIqkTarget)(type_id, dot4);
 }
 }  // namespace lutra
 #endif

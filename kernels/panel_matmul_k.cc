@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-PanelMatMulFn FindKTarget(uint32_t type_id, bool vnni) {
-  return FindPanelMatMul<KFormats>(type_id, vnni);
+PanelMatMulFn FindKTarget(uint32_t type_id, bool dot4) {
+  return FindPanelMatMul<KFormats>(type_id, dot4);
 }
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
@@ -25,8 +25,8 @@ namespace lutra {
 namespace {
 HWY_EXPORT(FindKTarget);
 }
-PanelMatMulFn FindKPanelMatMul(uint32_t type_id, bool vnni) {
-  return HWY_DYNAMIC_DISPATCH(FindKTarget)(type_id, vnni);
+PanelMatMulFn FindKPanelMatMul(uint32_t type_id, bool dot4) {
+  return HWY_DYNAMIC_DISPATCH(FindKTarget)(type_id, dot4);
 }
 }  // namespace lutra
 #endif

@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-PanelMatMulFn FindLegacyTarget(uint32_t type_id, bool vnni) {
-  return FindPanelMatMul<LegacyFormats>(type_id, vnni);
+PanelMatMulFn FindLegacyTarget(uint32_t type_id, bool dot4) {
+  return FindPanelMatMul<LegacyFormats>(type_id, dot4);
 }
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
@@ -25,8 +25,8 @@ namespace lutra {
 namespace {
 HWY_EXPORT(FindLegacyTarget);
 }
-PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool vnni) {
-  return HWY_DYNAMIC_DISPATCH(FindLegacyTarget)(type_id, vnni);
+PanelMatMulFn FindLegacyPanelMatMul(uint32_t type_id, bool dot4) {
+  return HWY_DYNAMIC_DISPATCH(FindLegacyTarget)(type_id, dot4);
 }
 }  // namespace lutra
 #endif

@@ -21,6 +21,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace lutra {
 namespace {
@@ -234,6 +237,17 @@ bool RequestAmx() {
 #else
 bool RequestAmx() { return false; }
 #endif
+
+bool CpuHasArmDot() {
+#if defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP
+  return (::getauxval(AT_HWCAP) & kAsimdDp) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  return true;  // every Apple CPU that runs 64-bit macOS
+#else
+  return false;
+#endif
+}
 
 bool CpuHasAmxInt8() { return CpuAmx().int8 && RequestAmx(); }
 

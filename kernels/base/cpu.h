@@ -25,6 +25,8 @@ MemoryAdvice AdviseMemory(const std::string& root = "");
 // vpdpbusd on 256-bit registers in VEX form (Alder Lake and later) / on 512-bit registers (Cascade Lake and later).
 bool CpuHasAvxVnni();
 bool CpuHasAvx512Vnni();
+// sdot and udot (Armv8.2 dotprod).
+bool CpuHasArmDot();
 
 // AMX: what CPUID says the CPU has, and whether this process may use it. The kernel keeps the tile registers from a process
 // until it asks; RequestAmx asks (once, any thread, for all threads) and says whether they may be used from now on.

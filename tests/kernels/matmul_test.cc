@@ -255,6 +255,20 @@ TEST_CASE("Float matrices: the same bits on every target, thread count and batch
   }
 }
 
+TEST_CASE("Float matrices: an infinite or undefined f16 weight is one on every target") {
+  constexpr size_t kCols = 100, kRows = 6;
+  for (const uint16_t special : {0x7C00, 0xFC00, 0x7E01}) {
+    std::vector<uint16_t> w(kRows * kCols, 0x3C00);
+    for (size_t r = 0; r < kRows; ++r) w[r * kCols + 17 * r] = special;
+    const std::vector<float> x(kCols, 0.5f);
+    ForEachSimd([&] {
+      std::vector<float> y(kRows);
+      FloatMatMul(1, reinterpret_cast<const uint8_t*>(w.data()), 0, kRows, kCols, x.data(), kCols, 0, 1, y.data(), kRows);
+      for (const float v : y) CHECK(testing::SameBitsOrNan(v, special == 0x7C00 ? HUGE_VALF : special == 0xFC00 ? -HUGE_VALF : NAN));
+    });
+  }
+}
+
 TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
   struct Restore {
     ~Restore() { SetPrefill("exact"); }
@@ -297,7 +311,7 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
 }
 
 TEST_CASE("SIMD choice: unknown names are refused with the list") {
-  CHECK_THROWS_WITH_AS(SetSimd("mmx"), doctest::Contains("avx2"), Error);
+  CHECK_THROWS_WITH_AS(SetSimd("mmx"), doctest::Contains(("auto " + AvailableSimd().front()).c_str()), Error);
   try {
     SetSimd("mmx");
   } catch (const Error& e) {
@@ -305,6 +319,7 @@ TEST_CASE("SIMD choice: unknown names are refused with the list") {
   }
 }
 
+#if defined(__x86_64__)
 TEST_CASE("SIMD choice: AMX can be forbidden") {
   CHECK_THROWS_WITH_AS(SetSimd("amx", false), doctest::Contains("--no-amx"), Error);
   SetSimd("auto", false);
@@ -314,6 +329,7 @@ TEST_CASE("SIMD choice: AMX can be forbidden") {
   CHECK(SimdName() == AvailableSimd().back());
   if (!CpuHasAmxInt8()) CHECK_THROWS_WITH_AS(SetSimd("amx"), doctest::Contains("has no 'amx'"), Error);
 }
+#endif
 
 // What the tile registers of the machine would do is tests/kernels/amx_test.cc's; here the product on top of them.
 TEST_CASE_TEMPLATE_DEFINE("Tiles: products equal the definition at every tail of tokens and rows", F, matmul_tiles) {
