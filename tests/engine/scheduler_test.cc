@@ -24,12 +24,13 @@ const char* const kPrompts[] = {
     "Mom said, \"Do not go",
 };
 
-std::unique_ptr<Engine> DemoEngine(uint64_t kv_tokens, int threads = 2) {
+std::unique_ptr<Engine> DemoEngine(uint64_t kv_tokens, int threads = 2, KvType kv_type = KvType::kF16) {
   EngineOptions options;
   options.model_path = std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf";
   options.threads = threads;
   options.n_ctx = 384;
   options.kv_tokens = kv_tokens;
+  options.kv_type = kv_type;
   options.batch_tokens = 64;
   options.batch_logits = 32;
   return std::make_unique<Engine>(options);
@@ -73,8 +74,8 @@ Result Collect(TokenStream& stream) {
 }
 
 // What one session gives, with nobody else about.
-std::vector<Generation> Alone() {
-  const auto engine = DemoEngine(0, 1);
+std::vector<Generation> Alone(KvType kv_type) {
+  const auto engine = DemoEngine(0, 1, kv_type);
   std::vector<Generation> out;
   for (size_t i = 0; i < 8; ++i) {
     const SequenceRequest r = Request(*engine, i);
@@ -88,13 +89,14 @@ std::vector<Generation> Alone() {
   return out;
 }
 
-const std::vector<Generation>& Expected() {
-  static const std::vector<Generation> expected = Alone();
-  return expected;
+const std::vector<Generation>& Expected(KvType kv_type = KvType::kF16) {
+  static const std::vector<Generation> f16 = Alone(KvType::kF16), q8 = Alone(KvType::kQ8);
+  return kv_type == KvType::kQ8 ? q8 : f16;
 }
 
 void CheckAll(Scheduler& scheduler, size_t rounds, unsigned seed) {
   std::mt19937 rng(seed);
+  const std::vector<Generation>& expected = Expected(scheduler.engine().plan().kv_type);
   for (size_t round = 0; round < rounds; ++round) {
     std::vector<std::shared_ptr<TokenStream>> streams(8), noise;
     std::vector<size_t> order = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -111,9 +113,9 @@ void CheckAll(Scheduler& scheduler, size_t rounds, unsigned seed) {
     for (size_t i = 0; i < 8; ++i) {
       const Result r = Collect(*streams[i]);
       INFO("round ", round, " stream ", i);
-      CHECK(r.text == Expected()[i].text);
-      CHECK(r.finish == Expected()[i].finish);
-      CHECK(r.stats.completion_tokens == Expected()[i].tokens.size() + (Expected()[i].end_token >= 0));
+      CHECK(r.text == expected[i].text);
+      CHECK(r.finish == expected[i].finish);
+      CHECK(r.stats.completion_tokens == expected[i].tokens.size() + (expected[i].end_token >= 0));
     }
     for (auto& n : noise) Collect(*n);
   }
@@ -141,6 +143,17 @@ TEST_CASE("Eight mixed streams give the same texts as each alone") {
     CheckAll(scheduler, 2, 2);
     CHECK(scheduler.stats().cached_tokens == 0);
     CHECK(scheduler.stats().kv_pages_used == 0);
+  }
+}
+
+TEST_CASE("Eight mixed streams give the same texts as each alone with an integer KV cache too, also after interruptions") {
+  for (const uint64_t kv_tokens : {uint64_t{8 * 384}, uint64_t{3 * kKvPage}}) {
+    const auto engine = DemoEngine(kv_tokens, 2, KvType::kQ8);
+    SchedulerOptions options;
+    options.max_sequences = 8;
+    Scheduler scheduler(*engine, options);
+    CheckAll(scheduler, 2, 4);
+    CHECK((scheduler.stats().preemptions > 0) == (kv_tokens < 8 * 384));
   }
 }
 
