@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +40,37 @@ std::vector<std::string> Names(const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+// The program, not waited for.
+pid_t Start(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), LUTRA_PROGRAM);
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+  pid_t child = 0;
+  REQUIRE(::posix_spawn(&child, LUTRA_PROGRAM, nullptr, nullptr, pointers.data(), environ) == 0);
+  return child;
+}
+
+// A model of one F16 matrix of zeros that the disk does not store: the file has a hole. False where such files cannot be.
+bool WriteSparseSource(const std::string& path, uint64_t n_cols, uint64_t n_rows) {
+  GgufWriter writer;
+  writer.Set("general.architecture", "llama");
+  writer.Set("llama.block_count", uint32_t{1});
+  writer.Set("llama.attention.head_count", uint32_t{8});
+  const std::vector<uint8_t> zeros(32);
+  const std::string name = "blk.0.ffn_up.weight";
+  writer.AddTensor(name, {16, 1}, 1, zeros);
+  std::vector<uint8_t> bytes = writer.WriteToBytes();
+  const auto at = std::search(bytes.begin(), bytes.end(), name.begin(), name.end());
+  REQUIRE(at != bytes.end());
+  const uint64_t dims[] = {n_cols, n_rows};
+  std::memcpy(&*at + name.size() + 4, dims, sizeof dims);
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  std::error_code error;
+  fs::resize_file(path, bytes.size() - zeros.size() + 2 * n_cols * n_rows, error);
+  return !error;
 }
 
 // One matrix of 16 million weights: takes long enough to be killed at it.
@@ -122,10 +154,7 @@ TEST_CASE("Killed in mid-write: no file under the name, the old one stays, the n
   const std::string in = folder / "in.gguf", out = folder / "out.gguf";
   WriteLargeSource(in);
   std::ofstream(out) << "old";
-  const std::string program = LUTRA_PROGRAM;
-  const char* arguments[] = {program.c_str(), "quantize", in.c_str(), out.c_str(), "IQ2_K", "-t", "1", nullptr};
-  pid_t child = 0;
-  REQUIRE(::posix_spawn(&child, program.c_str(), nullptr, nullptr, const_cast<char* const*>(arguments), environ) == 0);
+  const pid_t child = Start({"quantize", in, out, "IQ2_K", "-t", "1"});
   // Until the file under its temporary name has grown by a slab.
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   bool seen = false;
@@ -170,23 +199,7 @@ TEST_CASE("A disk that fills up leaves the old file and nothing else") {
 TEST_CASE("A file larger than the disk is refused before anything is written") {
   const TemporaryFolder folder;
   const std::string in = folder / "in.gguf", out = folder / "out.gguf";
-  // 2^42 weights that nobody has to store: the file has a hole.
-  GgufWriter writer;
-  writer.Set("general.architecture", "llama");
-  writer.Set("llama.block_count", uint32_t{1});
-  writer.Set("llama.attention.head_count", uint32_t{8});
-  const std::vector<uint8_t> zeros(32);
-  writer.AddTensor("blk.0.ffn_up.weight", {16, 1}, 1, zeros);
-  std::vector<uint8_t> bytes = writer.WriteToBytes();
-  const std::string name = "blk.0.ffn_up.weight";
-  const auto at = std::search(bytes.begin(), bytes.end(), name.begin(), name.end());
-  REQUIRE(at != bytes.end());
-  const uint64_t dims[] = {uint64_t{1} << 20, uint64_t{1} << 22};
-  std::memcpy(&*at + name.size() + 4, dims, sizeof dims);
-  std::ofstream(in, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  std::error_code error;
-  fs::resize_file(in, bytes.size() - zeros.size() + (uint64_t{1} << 43), error);
-  if (error) {
+  if (!WriteSparseSource(in, uint64_t{1} << 20, uint64_t{1} << 22)) {
     MESSAGE("SKIPPED: no files of 8 TiB here");
     return;
   }
@@ -194,6 +207,25 @@ TEST_CASE("A file larger than the disk is refused before anything is written") {
   CHECK(refused.status == 5);
   CHECK(Contains(refused.output, "MiB free: make room or name another place"));
   CHECK(Names(folder.path()) == std::vector<std::string>{"in.gguf"});
+}
+
+TEST_CASE("Memory does not grow with the model") {
+  const TemporaryFolder folder;
+  const std::string in = folder / "in.gguf", out = folder / "out.gguf";
+  REQUIRE(WriteSparseSource(in, 4096, 32768));
+  REQUIRE(fs::file_size(in) > uint64_t{256} << 20);
+  int status = 0;
+  struct rusage usage;
+  const pid_t child = Start({"quantize", in, out, "IQ2_KS", "-t", "2"});
+  REQUIRE(::wait4(child, &status, 0, &usage) == child);
+  CHECK(status == 0);
+  CHECK(fs::file_size(out) > uint64_t{32} << 20);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  MESSAGE("SKIPPED: sanitizers take memory of their own");
+#else
+  const long most_kib = 96 * 1024;
+  CHECK(usage.ru_maxrss < most_kib);
+#endif
 }
 
 }  // namespace lutra
