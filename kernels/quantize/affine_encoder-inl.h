@@ -70,6 +70,10 @@ class AffineEncoder {
     });
     std::memset(out, 0, n_blocks * sizeof(typename F::Block));
     auto* blocks = reinterpret_cast<typename F::Block*>(out);
+    const float* losses = reinterpret_cast<const float*>(supers + n_blocks);
+    double loss = 0.0;
+    for (size_t b = 0; b < n_blocks; ++b) loss += static_cast<double>(losses[b]);
+    const float gain = LostGain(loss, row.SumOfAll(lanes.zero_loss));
     for (size_t b = 0; b < n_blocks; ++b) {
       const Pair super = supers[b];
       if (super.scale == 0.0f && super.offset == 0.0f) continue;
@@ -82,11 +86,11 @@ class AffineEncoder {
         const int32_t* q = index + Row::At(group);
         for (size_t i = 0; i < kGroup; ++i) packer.SetIndex(&blocks[b], g * kGroup + i, q[i * kStride]);
       }
-      StoreLe16(blocks[b].d, Half(super.scale, unit));
+      StoreLe16(blocks[b].d, Half(gain * super.scale, unit));
       if constexpr (kSubtracted) {
-        StoreLe16(blocks[b].dmin, Half(super.offset, unit));
+        StoreLe16(blocks[b].dmin, Half(gain * super.offset, unit));
       } else {
-        StoreLe16(blocks[b].m, Half(-super.offset, unit));
+        StoreLe16(blocks[b].m, Half(-gain * super.offset, unit));
       }
     }
   }

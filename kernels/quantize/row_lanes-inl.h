@@ -62,6 +62,12 @@ struct RowLanes {
     }
   }
 
+  double SumOfAll(const float* of_groups) const {
+    double sum = 0.0;
+    for (size_t g = 0; g < n_groups; ++g) sum += static_cast<double>(of_groups[g]);
+    return sum;
+  }
+
   // Where the first weight of group g is.
   static size_t At(size_t g) { return g / kChunk * kGroup * kStride + g % kChunk; }
 

@@ -89,13 +89,9 @@ class ScaledEncoder {
     std::memset(out, 0, F::kInfo.row_header_bytes + n / kWeights * sizeof(typename F::Block));
     auto* header = reinterpret_cast<typename F::RowHeader*>(out);
     auto* blocks = reinterpret_cast<typename F::Block*>(out + F::kInfo.row_header_bytes);
-    if constexpr (kRowSuper) {
-      Grow(&scratch->supers, kSuperArrays);
-      SearchSupers(row, lanes, scales, row.n_groups, 1, scratch->supers.data());
-    } else {
-      Grow(&scratch->supers, kSuperArrays * (n / kWeights));
-      SearchSupers(row, lanes, scales, kBlockGroups, n / kWeights, scratch->supers.data());
-    }
+    const size_t n_supers = kRowSuper ? 1 : n / kWeights;
+    Grow(&scratch->supers, kSuperArrays * n_supers);
+    SearchSupers(row, lanes, scales, row.n_groups / n_supers, n_supers, scratch->supers.data());
     const float* supers = scratch->supers.data();
     if (kRowSuper && supers[0] == 0.0f) return;
 
@@ -105,6 +101,9 @@ class ScaledEncoder {
       const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + g));
       Assign::Store(xg, wg, inv, hn::LoadU(d, lanes.best_shift + g), index + Row::At(g));
     });
+    double loss = 0.0;
+    for (size_t k = 0; k < n_supers; ++k) loss += static_cast<double>(supers[n_supers + k]);
+    const float gain = LostGain(loss, row.SumOfAll(lanes.zero_loss));
     for (size_t block = 0; block < n / kWeights; ++block) {
       const float d = supers[kRowSuper ? 0 : block];
       if (d == 0.0f) continue;  // zeros
@@ -115,7 +114,7 @@ class ScaledEncoder {
         if constexpr (F::kShift != 0) packer.SetShifted(&blocks[block], g, lanes.best_shift[group] != 0.0f);
         Assign::Pack(packer, &blocks[block], g, index + Row::At(group));
       }
-      Super::Store(header, &blocks[block], d, unit);
+      Super::Store(header, &blocks[block], gain * d, unit);
     }
   }
 
@@ -230,8 +229,8 @@ class ScaledEncoder {
     });
   }
 
-  // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, and d in supers[0, n_supers) (0: zeros).
-  // supers has room for kSuperArrays - 1 more values each.
+  // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, d in supers[0, n_supers) (0: zeros), then their
+  // losses. supers has room for kSuperArrays - 2 more values each.
   static void SearchSupers(const Row& row, const Lanes& lanes, const IntegerScales& scales, size_t super_groups, size_t n_supers, float* supers) {
     float* best_loss = supers + n_supers;
     float* trial = supers + 2 * n_supers;

@@ -60,12 +60,16 @@ void Pack(const uint8_t* digits, typename F::Block* block) {
   }
 }
 
+struct Fit {
+  double d = 0.0, loss = 0.0, zero_loss = 0.0;
+};
+
 // The d of least loss for n weights.
-double BestScale(const float* x, const float* w, size_t n) {
+Fit BestFit(const float* x, const float* w, size_t n) {
   constexpr size_t kBins = 256;
   float top = 0.0f;
   for (size_t i = 0; i < n; ++i) top = std::max(top, std::abs(x[i]));
-  if (!(top > 1e-30f)) return 0.0;
+  if (!(top > 1e-30f)) return {};
   struct Bin {
     double wx = 0.0, w = 0.0;
   };
@@ -77,7 +81,7 @@ double BestScale(const float* x, const float* w, size_t n) {
     bin.wx += static_cast<double>(w[i] * m);
     bin.w += static_cast<double>(w[i]);
   }
-  double wx = 0.0, ww = 0.0, gain = 0.0, d = 0.0;
+  double wx = 0.0, ww = 0.0, gain = 0.0, d = 0.0, zero_loss = 0.0;
   for (size_t k = kBins; k-- > 0;) {
     wx += bins[k].wx;
     ww += bins[k].w;
@@ -88,16 +92,17 @@ double BestScale(const float* x, const float* w, size_t n) {
   }
   for (int k = 0; k < 2; ++k) {  // from the bin's edge to d / 2
     const float half = static_cast<float>(0.5 * d);
-    wx = ww = 0.0;
+    wx = ww = zero_loss = 0.0;
     for (size_t i = 0; i < n; ++i) {
       const float m = std::abs(x[i]);
       const float taken = m > half ? w[i] : 0.0f;
       wx += static_cast<double>(taken * m);
       ww += static_cast<double>(taken);
+      zero_loss += static_cast<double>(w[i] * m * m);
     }
     if (ww > 0.0) d = wx / ww;
   }
-  return d;
+  return {d, zero_loss - wx * d, zero_loss};
 }
 
 template <QuantFormat F>
@@ -110,7 +115,8 @@ void EncodeTernaryRow(const float* x, const float* w, size_t n, int unit, uint8_
   auto* blocks = reinterpret_cast<typename F::Block*>(out + F::kInfo.row_header_bytes);
   const size_t run = kRowSuper ? n : kWeights;
   for (size_t begin = 0; begin < n; begin += run) {
-    const float d = Super::Round(BestScale(x + begin, w + begin, run), unit);
+    const Fit fit = BestFit(x + begin, w + begin, run);
+    const float d = static_cast<float>(fit.d);
     if (d == 0.0f) continue;  // zeros
     for (size_t at = begin; at < begin + run; at += kWeights) {
       uint8_t digits[kWeights];
@@ -119,7 +125,7 @@ void EncodeTernaryRow(const float* x, const float* w, size_t n, int unit, uint8_
         digits[i] = static_cast<uint8_t>(1 + (v > 0.5f * d ? 1 : 0) - (v < -0.5f * d ? 1 : 0));
       }
       Pack<F>(digits, &blocks[at / kWeights]);
-      Super::Store(header, &blocks[at / kWeights], d, unit);
+      Super::Store(header, &blocks[at / kWeights], d * LostGain(fit.loss, fit.zero_loss), unit);
     }
   }
 }

@@ -467,15 +467,19 @@ class TrellisEncoder {
     }
   }
 
-  // The d of least loss for the points and levels chosen.
+  // The d of least loss for the points and levels chosen, with what is lost given back.
   static double Refit(const Row& row) {
-    double a = 0.0, b = 0.0;
+    double a = 0.0, b = 0.0, zero_loss = 0.0;
     for (size_t i = 0; i < row.n_groups; ++i) {
       const double level = row.best[i].level;
       a += level * static_cast<double>(row.best[i].a);
       b += level * level * static_cast<double>(row.best[i].b);
+      float xx = 0.0f;
+      for (size_t k = i * kGroup; k < (i + 1) * kGroup; ++k) xx += row.w[k] * row.x[k] * row.x[k];
+      zero_loss += static_cast<double>(xx);
     }
-    return b > 0.0 ? a / b : 0.0;
+    if (!(b > 0.0)) return 0.0;
+    return a / b * static_cast<double>(LostGain(zero_loss - a * a / b, zero_loss));
   }
 };
 
