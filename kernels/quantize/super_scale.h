@@ -32,7 +32,7 @@ inline double PowerOf2(int e) { return std::bit_cast<double>(static_cast<uint64_
 
 // What a row's super-scales are multiplied by after all is chosen. Values y of least loss are too small as a whole: y.x = y.y, which is
 // less than x.x by the loss, and so is what a matrix gives, layer after layer. With this y.x = x.x. The loss grows by its square, but a
-// model of 2-bit weights is nearer to its source by an eighth (docs/quantization.md).
+// model of 2-bit weights is nearer to its source by an eighth: docs/quantization.md.
 inline float LostGain(double loss, double zero_loss) {
   constexpr double kMost = 1.15, kLeastLoss = 0.03;  // below that little is won
   if (!(loss > kLeastLoss * zero_loss)) return 1.0f;
