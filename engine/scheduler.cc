@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "engine/sequence.h"
-#include "engine/turns.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 
@@ -24,12 +23,6 @@ constexpr size_t kMinPartialTokens = 4;
 size_t PagesFor(size_t n_tokens) { return (n_tokens + kKvPage - 1) / kKvPage; }
 
 double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
-
-// Of all schedulers of the process.
-Turns& StepTurns() {
-  static Turns turns;
-  return turns;
-}
 
 }  // namespace
 
@@ -311,7 +304,7 @@ void Scheduler::Retire(size_t i) {
 
 size_t Scheduler::SliceTokens(bool others_run) const {
   if (tokens_per_second_ == 0) return kFirstSliceTokens;
-  const double seconds = others_run || other_models_run_ ? options_.slice_seconds : std::max(options_.slice_seconds, kAloneSliceSeconds);
+  const double seconds = others_run ? options_.slice_seconds : std::max(options_.slice_seconds, kAloneSliceSeconds);
   const double n = tokens_per_second_ * seconds;
   return n >= 1e9 ? size_t{1000000000} : std::max(kMinSliceTokens, static_cast<size_t>(n));
 }
@@ -370,8 +363,6 @@ bool Scheduler::Step() {
     Retire(i);
   }
   if (running_.empty()) return true;
-  const Turn turn(StepTurns());
-  other_models_run_ = turn.waited() || StepTurns().Contended();
   const Clock::time_point start = Clock::now();
   try {
     if (!Plan()) return false;

@@ -95,7 +95,6 @@ class Scheduler {
   std::vector<Sequence*> planned_;    // sequences of batch_, in its order
   std::vector<Sequence*> sampling_;   // of which a token is drawn
   double tokens_per_second_ = 0;      // measured, of steps with prompt slices
-  bool other_models_run_ = false;     // another scheduler wanted the cores lately
 
   mutable std::mutex mutex_;
   std::condition_variable work_;
