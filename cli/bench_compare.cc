@@ -3,8 +3,6 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <thread>
 
 #include <nlohmann/json.hpp>
@@ -14,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "kernels/base/error.h"
+#include "kernels/base/file_text.h"
 
 namespace lutra::cli {
 namespace {
@@ -32,10 +31,7 @@ Side ReadSide(const std::string& text, const std::vector<std::string>& common) {
   std::error_code ignored;
   const std::string extension = fs::path(text).extension();
   if (fs::is_regular_file(text, ignored) && (extension == ".json" || extension == ".jsonl" || extension == ".csv")) {
-    std::ifstream in(text, std::ios::binary);
-    std::stringstream content;
-    content << in.rdbuf();
-    side.recorded = bench::ReadRuns(content.str(), text);
+    side.recorded = bench::ReadRuns(FileText(text), text);
     return side;
   }
   side.command = bench::SplitWords(text);

@@ -3,15 +3,26 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
+#include <vector>
 
 #include "kernels/base/error.h"
 
 namespace lutra::cli {
 namespace {
 
+// What does not end (a device, a pipe) is refused in time.
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
+
 std::string ReadStream(std::istream& in, const std::string& name) {
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::string text;
+  std::vector<char> part(size_t{1} << 20);
+  while (in.read(part.data(), static_cast<std::streamsize>(part.size())), in.gcount() > 0) {
+    text.append(part.data(), static_cast<size_t>(in.gcount()));
+    if (text.size() > kMaxTextBytes) {
+      Fail(ErrorCode::kInvalidArgument, "%s: is longer than %zu bytes, the most that a text may have: give a part of it",
+           Printable(name, 400).c_str(), kMaxTextBytes);
+    }
+  }
   if (in.bad()) Fail(ErrorCode::kIo, "%s: cannot read", Printable(name, 400).c_str());
   return text;
 }

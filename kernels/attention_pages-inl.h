@@ -19,6 +19,7 @@
 #include <limits>
 
 #include "kernels/attention_exact.h"
+#include "kernels/dot4-inl.h"
 #include "kernels/fixed_order-inl.h"
 #include "kernels/float_dots-inl.h"
 
@@ -116,24 +117,15 @@ HWY_INLINE V4 SumTo4(const Sum16& s) {
 
 // acc += sums of 4 products of u8 and i8 numbers. Two ways; `Number` is what a query's or weights' four numbers are kept as.
 //
-// One instruction: vpdpbusd, or whatever Highway has.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+// One instruction: vpdpbusd.
 struct DotQuads {
   static constexpr size_t kInts = 1;  // int32 numbers that hold four of a query's
   using Wide = VU8;
   static HWY_INLINE Wide Unsigned(VU8 v) { return v; }
   static HWY_INLINE VI8 Signed(VI8 v) { return v; }
   static HWY_INLINE void StoreQuery(const int8_t* q, size_t n_quads, int32_t* to) { std::memcpy(to, q, 4 * n_quads); }
-  static HWY_INLINE VI MulAcc(VI acc, VU8 u, VI8 s) {
-#if HWY_TARGET == HWY_AVX2
-    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(s.raw));
-    return acc;
-#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-    asm("vpdpbusd %2, %1, %0" : "+v"(acc.raw) : "v"(u.raw), "v"(s.raw));
-    return acc;
-#else
-    return hn::SumOfMulQuadAccumulate(DI(), u, s, acc);
-#endif
-  }
+  static HWY_INLINE VI MulAcc(VI acc, VU8 u, VI8 s) { return Vpdpbusd(acc, u, s); }
   // K or V lanes x the four numbers at p, in all lanes.
   static HWY_INLINE VI8 Query(const int32_t* p) { return hn::BitCast(DI8(), hn::Set(DI(), *p)); }
   static HWY_INLINE VI Scores(VI acc, Wide k, VI8 q) { return MulAcc(acc, k, q); }
@@ -144,6 +136,7 @@ struct DotQuads {
   }
   static HWY_INLINE VI Values(VI acc, VI8 v, VU8 w) { return MulAcc(acc, w, v); }
 };
+#endif
 
 // Even and odd bytes apart as 16-bit numbers: vpmaddwd cannot saturate, where vpmaddubsw would.
 struct DotPairs {

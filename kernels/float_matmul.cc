@@ -20,58 +20,6 @@ namespace HWY_NAMESPACE {
 
 // ---- Four rows at a time, as they lie, converted on the way. ----
 
-// Rows are asked for this many bytes ahead; at a row's end, in the row four further on.
-constexpr size_t kFloatPrefetch = 1024;
-
-// y[t, 0..3] of 4 rows and kTokens tokens.
-template <class T, size_t kTokens>
-HWY_INLINE void FourRows(const T* HWY_RESTRICT w, size_t n_cols, const float* HWY_RESTRICT x, size_t x_stride, float* HWY_RESTRICT y,
-                         size_t y_stride) {
-  Sum16 sums[4][kTokens];
-  LUTRA_UNROLL(4)
-  for (size_t r = 0; r < 4; ++r) {
-    LUTRA_UNROLL(6)
-    for (size_t t = 0; t < kTokens; ++t) sums[r][t] = ZeroSum();
-  }
-  constexpr size_t kAhead = kFloatPrefetch / sizeof(T);
-  const size_t whole = n_cols / 16 * 16;
-  for (size_t k = 0; k < whole; k += 16) {
-    const T* ahead = w + k + kAhead + (k + kAhead < n_cols ? 0 : 3 * n_cols);
-    LUTRA_UNROLL(4)
-    for (size_t r = 0; r < 4; ++r) hwy::Prefetch(ahead + r * n_cols);
-    LUTRA_UNROLL(4)
-    for (size_t p = 0; p < kParts; ++p) {
-      VF xs[kTokens];
-      LUTRA_UNROLL(6)
-      for (size_t t = 0; t < kTokens; ++t) xs[t] = hn::LoadU(DF(), x + t * x_stride + k + p * kLanes);
-      LUTRA_UNROLL(4)
-      for (size_t r = 0; r < 4; ++r) {
-        const VF ws = LoadWeights(w + r * n_cols + k + p * kLanes);
-        LUTRA_UNROLL(6)
-        for (size_t t = 0; t < kTokens; ++t) sums[r][t].v[p] = Fma(ws, xs[t], sums[r][t].v[p]);
-      }
-    }
-  }
-  if (whole < n_cols) {
-    const size_t n = n_cols - whole;
-    HWY_ALIGN float x_tail[kTokens][16] = {};
-    for (size_t t = 0; t < kTokens; ++t) std::memcpy(x_tail[t], x + t * x_stride + whole, n * sizeof(float));
-    for (size_t r = 0; r < 4; ++r) {
-      HWY_ALIGN T w_tail[16];
-      hwy::ZeroBytes<sizeof(w_tail)>(w_tail);
-      std::memcpy(w_tail, w + r * n_cols + whole, n * sizeof(T));
-      for (size_t t = 0; t < kTokens; ++t) {
-        for (size_t p = 0; p < kParts; ++p) {
-          sums[r][t].v[p] = Fma(LoadWeights(w_tail + p * kLanes), hn::Load(DF(), x_tail[t] + p * kLanes), sums[r][t].v[p]);
-        }
-      }
-    }
-  }
-  for (size_t t = 0; t < kTokens; ++t) {
-    for (size_t r = 0; r < 4; ++r) y[t * y_stride + r] = Reduce(sums[r][t]);
-  }
-}
-
 // Tokens of one pass over four rows: the sums of 4 x 6 need 24 registers where a vector holds all 16 partial ones.
 constexpr size_t kFewTokens = kLanes == 16 ? 6 : 2;
 
@@ -79,7 +27,7 @@ template <class T, size_t kTokens>
 HWY_INLINE void FewTokensTail(const T* w, size_t n_cols, const float* x, size_t x_stride, size_t n_tokens, float* y, size_t y_stride) {
   if constexpr (kTokens > 0) {
     if (n_tokens == kTokens) {
-      FourRows<T, kTokens>(w, n_cols, x, x_stride, y, y_stride);
+      Dots<T, 4, kTokens>(w, n_cols, x, x_stride, y, y_stride);
     } else {
       FewTokensTail<T, kTokens - 1>(w, n_cols, x, x_stride, n_tokens, y, y_stride);
     }

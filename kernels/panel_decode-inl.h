@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/dot4-inl.h"
 #include "kernels/fixed_order-inl.h"
 #include "kernels/panel.h"
 #include "kernels/targets.h"
@@ -33,20 +34,10 @@ using VU8 = hn::Vec<DU8>;
 using VI8 = hn::Vec<DI8>;
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-// acc[row] += sum of 4 u8 x i8 products, exactly: vpdpbusd, with VNNI (AVX3_DL has it; AVX2 and AVX3 on CPUs with AVX-VNNI, as Alder Lake, or
-// AVX512_VNNI, as Cascade Lake). Assembly, because the instruction is all we want of those extensions, and because g++ 12 moves the
-// accumulators of its builtin around and repeats broadcasts as memory operands.
 struct DotVnni {
   static constexpr bool kOneInstruction = true;
   static constexpr bool kSigned = false;
-  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
-#if HWY_TARGET == HWY_AVX2
-    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
-#else
-    asm("vpdpbusd %2, %1, %0" : "+v"(acc.raw) : "v"(u.raw), "v"(a.raw));
-#endif
-    return acc;
-  }
+  static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) { return Vpdpbusd(acc, u, a); }
 };
 #endif
 

@@ -12,20 +12,14 @@
 #include <sstream>
 
 #include "kernels/base/error.h"
+#include "kernels/base/file_text.h"
 #include "kernels/roofline.h"
 
 namespace lutra::bench {
 namespace {
 
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 std::optional<uint64_t> ReadNumber(const std::string& path) {
-  const std::string text = ReadFile(path);
+  const std::string text = FileText(path);
   uint64_t v = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
   if (error != std::errc() || end == text.data()) return std::nullopt;
@@ -67,7 +61,7 @@ void ParseProcStat(const std::string& text, double ticks, MachineState* state) {
 MachineState ReadMachineState() {
   MachineState s;
   s.clock_ghz = MeasureClockGhz();
-  ParseProcStat(ReadFile("/proc/stat"), static_cast<double>(::sysconf(_SC_CLK_TCK)), &s);
+  ParseProcStat(FileText("/proc/stat"), static_cast<double>(::sysconf(_SC_CLK_TCK)), &s);
   struct rusage usage = {};
   ::getrusage(RUSAGE_SELF, &usage);
   s.own_cpu_s = Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
@@ -126,7 +120,7 @@ std::optional<double> EnergyMeter::Stop() const {
 }
 
 double RssPeakMib(const std::string& root) {
-  std::istringstream in(ReadFile(root + "/proc/self/status"));
+  std::istringstream in(FileText(root + "/proc/self/status"));
   std::string key, rest;
   while (in >> key) {
     double kib = 0;

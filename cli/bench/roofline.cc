@@ -9,7 +9,6 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -17,6 +16,7 @@
 #include "kernels/base/aligned.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
+#include "kernels/base/file_text.h"
 #include "kernels/base/parallel.h"
 
 namespace lutra::bench {
@@ -268,10 +268,7 @@ std::string CacheDir() {
 
 std::optional<Roofline> CachedRoofline(const std::string& dir, const std::string& cpu, int threads, int64_t now, int64_t max_age_s) {
   if (dir.empty()) return std::nullopt;
-  std::ifstream in(CacheFile(dir, cpu, threads));
-  std::stringstream text;
-  text << in.rdbuf();
-  auto r = RooflineFromJson(text.str());
+  auto r = RooflineFromJson(FileText(CacheFile(dir, cpu, threads)));
   if (!r || r->cpu != cpu || r->threads != threads || now - r->measured_at > max_age_s || r->measured_at > now + 60) return std::nullopt;
   return r;
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "kernels/base/file_text.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -27,13 +27,6 @@
 
 namespace lutra {
 namespace {
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 std::string_view Trim(std::string_view s) {
   while (!s.empty() && (s.back() == '\n' || s.back() == ' ')) s.remove_suffix(1);
@@ -92,7 +85,7 @@ std::set<int> OwnAffinity() {
 
 // The cgroup path of controller `name` ("" for v2) from /proc/self/cgroup.
 std::string CgroupPath(const std::string& root, const std::string& name) {
-  std::istringstream lines(ReadFile(root + "/proc/self/cgroup"));
+  std::istringstream lines(FileText(root + "/proc/self/cgroup"));
   std::string line;
   while (std::getline(lines, line)) {
     const size_t a = line.find(':');
@@ -125,7 +118,7 @@ double CpuQuota(const std::string& root) {
     if (quota > 0 && (least == 0 || quota < least)) least = quota;
   };
   WalkUp(root + "/sys/fs/cgroup", CgroupPath(root, ""), [&](const std::string& dir) {
-    std::istringstream in(ReadFile(dir + "/cpu.max"));
+    std::istringstream in(FileText(dir + "/cpu.max"));
     std::string quota, period;
     if (in >> quota >> period) {
       const auto q = ParseInt(quota), p = ParseInt(period);
@@ -134,8 +127,8 @@ double CpuQuota(const std::string& root) {
   });
   for (const char* mount : {"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"}) {
     WalkUp(root + mount, CgroupPath(root, "cpu"), [&](const std::string& dir) {
-      const auto q = ParseInt(ReadFile(dir + "/cpu.cfs_quota_us"));
-      const auto p = ParseInt(ReadFile(dir + "/cpu.cfs_period_us"));
+      const auto q = ParseInt(FileText(dir + "/cpu.cfs_quota_us"));
+      const auto p = ParseInt(FileText(dir + "/cpu.cfs_period_us"));
       if (q && p && *q > 0 && *p > 0) take(static_cast<double>(*q) / static_cast<double>(*p));
     });
   }
@@ -149,7 +142,7 @@ ThreadAdvice AdviseThreads(const std::string& root, const std::string& affinity)
   const size_t n_allowed = cpus.size();
   std::string what;
   // Hybrid: the kernel lists performance cores apart; efficiency cores would make every phase wait for them.
-  const std::set<int> performance = ParseCpuList(ReadFile(root + "/sys/devices/cpu_core/cpus"));
+  const std::set<int> performance = ParseCpuList(FileText(root + "/sys/devices/cpu_core/cpus"));
   if (!performance.empty()) {
     std::set<int> kept;
     for (int c : cpus) {
@@ -162,7 +155,7 @@ ThreadAdvice AdviseThreads(const std::string& root, const std::string& affinity)
   }
   std::set<std::string> cores;
   for (int c : cpus) {
-    const std::string siblings = ReadFile(root + "/sys/devices/system/cpu/cpu" + std::to_string(c) +
+    const std::string siblings = FileText(root + "/sys/devices/system/cpu/cpu" + std::to_string(c) +
                                           "/topology/thread_siblings_list");
     cores.insert(siblings.empty() ? std::to_string(c) : std::string(Trim(siblings)));
   }
@@ -180,7 +173,7 @@ ThreadAdvice AdviseThreads(const std::string& root, const std::string& affinity)
 
 MemoryAdvice AdviseMemory(const std::string& root) {
   MemoryAdvice advice{0, 0};
-  std::istringstream lines(ReadFile(root + "/proc/meminfo"));
+  std::istringstream lines(FileText(root + "/proc/meminfo"));
   std::string key, rest;
   while (lines >> key) {
     uint64_t kib = 0;
@@ -190,8 +183,8 @@ MemoryAdvice AdviseMemory(const std::string& root) {
     if (key == "MemAvailable:") advice.available_bytes = kib * 1024;
   }
   const auto cap = [&](const std::string& dir, const char* limit_file, const char* usage_file) {
-    const auto limit = ParseInt(ReadFile(dir + limit_file));
-    const auto usage = ParseInt(ReadFile(dir + usage_file));
+    const auto limit = ParseInt(FileText(dir + limit_file));
+    const auto usage = ParseInt(FileText(dir + usage_file));
     if (!limit || *limit <= 0) return;
     const uint64_t max = static_cast<uint64_t>(*limit);
     const uint64_t used = usage && *usage > 0 ? static_cast<uint64_t>(*usage) : 0;

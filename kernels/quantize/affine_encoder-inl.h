@@ -123,6 +123,24 @@ class AffineEncoder {
     return RoundInteger(hn::Min(hn::Max(u, hn::Zero(d)), hn::Set(d, kTop)));
   }
 
+  // Sums over a group of w q, w q^2 and w x q, q being the levels.
+  struct LevelSums {
+    VQ q, qq, xq;
+  };
+  static HWY_INLINE LevelSums SumsOf(const float* x, const float* w, VQ inv, VQ offset) {
+    const QF d;
+    LevelSums sums{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    for (size_t i = 0; i < kGroup; ++i) {
+      const VQ xi = hn::LoadU(d, x + i * kStride);
+      const VQ q = Level(xi, inv, offset);
+      const VQ wq = hn::Mul(hn::LoadU(d, w + i * kStride), q);
+      sums.q = hn::Add(sums.q, wq);
+      sums.qq = hn::Add(sums.qq, hn::Mul(wq, q));
+      sums.xq = hn::Add(sums.xq, hn::Mul(wq, xi));
+    }
+    return sums;
+  }
+
   // Step 1.
   static void FreeFits(const Row& row, const Lanes& lanes) {
     // How far the range is drawn in at each end, as a part of it.
@@ -152,15 +170,7 @@ class AffineEncoder {
       VQ best = hn::Set(d, 3e38f), best_scale = zero, best_offset = zero;
       const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
         const VQ inv = Inverse(scale);
-        VQ sq = zero, sqq = zero, sxq = zero;
-        for (size_t i = 0; i < kGroup; ++i) {
-          const VQ xi = hn::LoadU(d, x + i * kStride);
-          const VQ q = Level(xi, inv, offset);
-          const VQ wq = hn::Mul(hn::LoadU(d, w + i * kStride), q);
-          sq = hn::Add(sq, wq);
-          sqq = hn::Add(sqq, hn::Mul(wq, q));
-          sxq = hn::Add(sxq, hn::Mul(wq, xi));
-        }
+        const auto [sq, sqq, sxq] = SumsOf(x, w, inv, offset);
         // Least squares for x = s q - m; without m where that would be negative and must not.
         const VQ inv_det = Inverse(hn::Sub(hn::Mul(sqq, sw), hn::Mul(sq, sq)));
         VQ s = hn::Mul(hn::Sub(hn::Mul(sxq, sw), hn::Mul(sx, sq)), inv_det);
@@ -259,18 +269,10 @@ class AffineEncoder {
       const QF d;
       const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + at));
       const VQ offset = hn::LoadU(d, lanes.best_offset + at);
-      VQ sq = hn::Zero(d), sqq = hn::Zero(d), sxq = hn::Zero(d);
-      for (size_t i = 0; i < kGroup; ++i) {
-        const VQ xi = hn::LoadU(d, x + i * kStride);
-        const VQ q = Level(xi, inv, offset);
-        const VQ wq = hn::Mul(hn::LoadU(d, w + i * kStride), q);
-        sq = hn::Add(sq, wq);
-        sqq = hn::Add(sqq, hn::Mul(wq, q));
-        sxq = hn::Add(sxq, hn::Mul(wq, xi));
-      }
-      hn::StoreU(sq, d, lanes.sq + at);
-      hn::StoreU(sqq, d, lanes.sqq + at);
-      hn::StoreU(sxq, d, lanes.sxq + at);
+      const LevelSums sums = SumsOf(x, w, inv, offset);
+      hn::StoreU(sums.q, d, lanes.sq + at);
+      hn::StoreU(sums.qq, d, lanes.sqq + at);
+      hn::StoreU(sums.xq, d, lanes.sxq + at);
     });
   }
 
