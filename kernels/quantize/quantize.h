@@ -23,7 +23,7 @@ class RowQuantizer {
   RowQuantizer(RowQuantizer&&) noexcept;
   RowQuantizer& operator=(RowQuantizer&&) noexcept;
 
-  // Encodes one row so that the sum of importance * (x - decoded)^2 is small.
+  // Encodes one row so that the sum of (typical importance + importance) * (x - decoded)^2 is small.
   //   x           [n] any finite values; n a multiple of the type's block_weights.
   //   importance  [n] >= 0, finite, or empty: all weights count alike.
   //   out         [RowBytes(type, n)]
