@@ -2,8 +2,8 @@
 // a group (or none: the floats are the group's own).
 //
 // The steps are those of scaled_encoder-inl.h, with two unknowns: (1) each group's own scale s and offset m, y = s q - m, from
-// clipped ranges and least-squares refits; (2) d and dmin from the largest of those, then refits by least squares over the block,
-// every group taking the pair of integers of least loss among the neighbours of its ideal pair.
+// clipped ranges and least-squares refits; (2) d and dmin from the largest of those, compared with the levels of step 1; then refits
+// by least squares over the block, every group taking the pair of integers of least loss among the neighbours of its ideal pair.
 #if defined(LUTRA_AFFINE_ENCODER_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LUTRA_AFFINE_ENCODER_INL_H_
 #undef LUTRA_AFFINE_ENCODER_INL_H_
@@ -141,6 +141,20 @@ class AffineEncoder {
     return sums;
   }
 
+  static HWY_INLINE void Store(const LevelSums& sums, const Lanes& lanes, size_t at) {
+    const QF d;
+    hn::StoreU(sums.q, d, lanes.sq + at);
+    hn::StoreU(sums.qq, d, lanes.sqq + at);
+    hn::StoreU(sums.xq, d, lanes.sxq + at);
+  }
+
+  // s^2 Sqq + m^2 Sw - 2 s Sxq + 2 m Sx - 2 s m Sq: the loss under scale s and offset m, less that of zeros.
+  static HWY_INLINE VQ LossOf(const LevelSums& sums, VQ sw, VQ sx, VQ s, VQ m) {
+    const VQ two = hn::Set(QF(), 2.0f);
+    return hn::Add(hn::Mul(s, hn::Sub(hn::Mul(s, sums.qq), hn::Mul(two, hn::Add(sums.xq, hn::Mul(m, sums.q))))),
+                   hn::Mul(m, hn::Add(hn::Mul(m, sw), hn::Mul(two, sx))));
+  }
+
   // Step 1.
   static void FreeFits(const Row& row, const Lanes& lanes) {
     // How far the range is drawn in at each end, as a part of it.
@@ -168,9 +182,11 @@ class AffineEncoder {
       }
       const VQ range = hn::Sub(high, low);
       VQ best = hn::Set(d, 3e38f), best_scale = zero, best_offset = zero;
+      LevelSums best_sums{zero, zero, zero};
       const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
         const VQ inv = Inverse(scale);
-        const auto [sq, sqq, sxq] = SumsOf(x, w, inv, offset);
+        const LevelSums sums = SumsOf(x, w, inv, offset);
+        const auto [sq, sqq, sxq] = sums;
         // Least squares for x = s q - m; without m where that would be negative and must not.
         const VQ inv_det = Inverse(hn::Sub(hn::Mul(sqq, sw), hn::Mul(sq, sq)));
         VQ s = hn::Mul(hn::Sub(hn::Mul(sxq, sw), hn::Mul(sx, sq)), inv_det);
@@ -184,11 +200,11 @@ class AffineEncoder {
           m = hn::IfThenElse(negative, zero, m);
           s = hn::IfThenElse(negative, hn::Mul(sxq, Inverse(sqq)), s);
         }
-        // s^2 Sqq + m^2 Sw - 2 s Sxq + 2 m Sx - 2 s m Sq: the loss without its constant.
-        const VQ two = hn::Set(d, 2.0f);
-        const VQ loss = hn::Add(hn::Mul(s, hn::Sub(hn::Mul(s, sqq), hn::Mul(two, hn::Add(sxq, hn::Mul(m, sq))))),
-                                hn::Mul(m, hn::Add(hn::Mul(m, sw), hn::Mul(two, sx))));
+        const VQ loss = LossOf(sums, sw, sx, s, m);
         const auto better = hn::Lt(loss, best);
+        best_sums.q = hn::IfThenElse(better, sq, best_sums.q);
+        best_sums.qq = hn::IfThenElse(better, sqq, best_sums.qq);
+        best_sums.xq = hn::IfThenElse(better, sxq, best_sums.xq);
         best = hn::IfThenElse(better, loss, best);
         best_scale = hn::IfThenElse(better, s, best_scale);
         best_offset = hn::IfThenElse(better, m, best_offset);
@@ -214,6 +230,7 @@ class AffineEncoder {
       for (int k = 0; k < 3; ++k) attempt(best_scale, best_offset);
       hn::StoreU(best_scale, d, lanes.free_scale + at);
       hn::StoreU(best_offset, d, lanes.free_offset + at);
+      Store(best_sums, lanes, at);
     });
   }
 
@@ -223,21 +240,27 @@ class AffineEncoder {
     return RoundInteger(hn::Min(hn::Max(hn::Mul(v, Inverse(step)), hn::Zero(d)), hn::Set(d, max)));
   }
 
-  // Under lanes.super_*: the pair of integers of least loss among the neighbours of the ideal pair, a group.
+  // Under lanes.super_*: the pair of integers of least loss among the neighbours of the ideal pair, a group. kRemembered: with the levels
+  // of step 1, else with those nearest under the pair.
+  template <bool kRemembered>
   static void TryAround(const Row& row, const Lanes& lanes, float max_scale, float max_bias) {
-    constexpr int kRadius = kIntegers ? 1 : 0;
     row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
       const QF d;
       const VQ super_scale = hn::LoadU(d, lanes.super_scale + at);
       const VQ super_offset = hn::LoadU(d, lanes.super_offset + at);
       VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_offset = hn::Zero(d);
       const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
-        const VQ inv = Inverse(scale);
         VQ loss = hn::Zero(d);
-        for (size_t i = 0; i < kGroup; ++i) {
-          const VQ xi = hn::LoadU(d, x + i * kStride);
-          const VQ r = hn::Add(hn::Sub(xi, hn::Mul(scale, Level(xi, inv, offset))), offset);
-          loss = hn::Add(loss, hn::Mul(hn::Mul(hn::LoadU(d, w + i * kStride), r), r));
+        if constexpr (kRemembered) {
+          const LevelSums sums{hn::LoadU(d, lanes.sq + at), hn::LoadU(d, lanes.sqq + at), hn::LoadU(d, lanes.sxq + at)};
+          loss = hn::Add(LossOf(sums, hn::LoadU(d, lanes.sw + at), hn::LoadU(d, lanes.sx + at), scale, offset), hn::LoadU(d, lanes.zero_loss + at));
+        } else {
+          const VQ inv = Inverse(scale);
+          for (size_t i = 0; i < kGroup; ++i) {
+            const VQ xi = hn::LoadU(d, x + i * kStride);
+            const VQ r = hn::Add(hn::Sub(xi, hn::Mul(scale, Level(xi, inv, offset))), offset);
+            loss = hn::Add(loss, hn::Mul(hn::Mul(hn::LoadU(d, w + i * kStride), r), r));
+          }
         }
         const auto better = hn::Lt(loss, best);
         best = hn::IfThenElse(better, loss, best);
@@ -252,8 +275,8 @@ class AffineEncoder {
         const auto around = [&](VQ v, int by, float max) HWY_ATTR {
           return hn::Min(hn::Max(hn::Add(v, hn::Set(d, static_cast<float>(by))), hn::Zero(d)), hn::Set(d, max));
         };
-        for (int ds = -kRadius; ds <= kRadius; ++ds) {
-          for (int dm = -kRadius; dm <= kRadius; ++dm) {
+        for (int ds = -1; ds <= 1; ++ds) {
+          for (int dm = -1; dm <= 1; ++dm) {
             attempt(hn::Mul(super_scale, around(s, ds, max_scale)), hn::Mul(super_offset, around(m, dm, max_bias)));
           }
         }
@@ -269,10 +292,7 @@ class AffineEncoder {
       const QF d;
       const VQ inv = Inverse(hn::LoadU(d, lanes.best_scale + at));
       const VQ offset = hn::LoadU(d, lanes.best_offset + at);
-      const LevelSums sums = SumsOf(x, w, inv, offset);
-      hn::StoreU(sums.q, d, lanes.sq + at);
-      hn::StoreU(sums.qq, d, lanes.sqq + at);
-      hn::StoreU(sums.xq, d, lanes.sxq + at);
+      Store(SumsOf(x, w, inv, offset), lanes, at);
     });
   }
 
@@ -285,11 +305,12 @@ class AffineEncoder {
     }
     // The largest scale and offset of the block are mapped to these parts of the integer range.
     constexpr Pair kEnds[] = {{1.0f, 1.0f}, {0.97f, 1.0f}, {1.0f, 0.97f}, {1.04f, 1.04f}, {0.94f, 0.94f}, {1.08f, 1.0f}, {1.0f, 1.08f}};
-    constexpr size_t kEnd = kIntegers ? (F::kScaleBits == 4 ? 7 : 3) : 1;
-    constexpr size_t kRefits = kIntegers ? 3 : 2;
-    for (size_t k = 0; k < kEnd + kRefits; ++k) {
+    constexpr size_t kEnd = kIntegers ? std::size(kEnds) : 1;
+    constexpr size_t kRemembered = kIntegers ? kEnd + 1 : 0;  // trials with the levels of step 1
+    constexpr size_t kRefits = 2;
+    for (size_t k = 0; k < std::max(kEnd, kRemembered) + kRefits; ++k) {
       const bool refit = k >= kEnd;
-      if (refit) SumsOfBest(row, lanes);
+      if (refit && k > kRemembered) SumsOfBest(row, lanes);
       for (size_t b = 0; b < n_blocks; ++b) {
         const size_t begin = b * kGroups;
         if (refit) {
@@ -306,7 +327,11 @@ class AffineEncoder {
         std::fill_n(lanes.super_scale + begin, kGroups, trial[b].scale);
         std::fill_n(lanes.super_offset + begin, kGroups, trial[b].offset);
       }
-      TryAround(row, lanes, static_cast<float>(max_scale), static_cast<float>(max_bias));
+      if (k < kRemembered) {
+        TryAround<true>(row, lanes, static_cast<float>(max_scale), static_cast<float>(max_bias));
+      } else {
+        TryAround<false>(row, lanes, static_cast<float>(max_scale), static_cast<float>(max_bias));
+      }
       for (size_t b = 0; b < n_blocks; ++b) {
         const float loss = SumOf(lanes.loss, b * kGroups, kGroups);
         if (!(loss < best_loss[b])) continue;

@@ -50,9 +50,41 @@ struct CodebookBase {
     }();
     return points;
   }
+  // As stored: kCodeBits a weight.
   static const std::vector<int32_t>& Codes() {
     static const std::vector<int32_t> codes(kGrid, kGrid + kN);
     return codes;
+  }
+
+  static constexpr size_t kHalves = [] {
+    size_t n = 1;
+    for (size_t i = 0; i < kD / 2; ++i) n *= kNLevels;
+    return n;
+  }();
+  // The points by their first halves: those with first half h have the second halves seconds[begin[h], begin[h + 1]).
+  struct ByFirst {
+    std::array<uint16_t, kHalves + 1> begin{};
+    std::array<uint16_t, kN> seconds{};
+    std::array<int32_t, kHalves> codes{};  // of a half: kCodeBits a weight
+  };
+  static const ByFirst& PointsByFirst() {
+    static const ByFirst by_first = [] {
+      ByFirst b;
+      size_t n = 0;
+      for (size_t h = 0; h < kHalves; ++h) {
+        b.begin[h] = static_cast<uint16_t>(n);
+        for (const CodebookPoint& p : Points()) {
+          if (p.first == h) b.seconds[n++] = p.second;
+        }
+        size_t left = h;
+        for (size_t i = 0; i < kD / 2; ++i, left /= kNLevels) {
+          b.codes[h] |= static_cast<int32_t>(left % kNLevels << (static_cast<size_t>(kCodeBits) * i));
+        }
+      }
+      b.begin[kHalves] = static_cast<uint16_t>(n);
+      return b;
+    }();
+    return by_first;
   }
 };
 

@@ -1,7 +1,8 @@
 // The codebook formats: four or eight weights together are a point of a grid, mostly with signs beside it.
 //
-// The search is exact: every point is compared, under the weights' importances. It costs about four instructions a point for 16
-// vectors at once, because a distance is the sum of two halves that are computed once for all patterns of a half.
+// Every point is compared, under the weights' importances. That takes few instructions a point for 16 vectors at once, because a distance
+// is the sum of two halves that are computed once for all patterns of a half. Scales are compared by distances rounded to fewer bits; the
+// points that are stored are the nearest.
 #if defined(LUTRA_GRID_ASSIGN_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LUTRA_GRID_ASSIGN_INL_H_
 #undef LUTRA_GRID_ASSIGN_INL_H_
@@ -24,10 +25,11 @@ struct GridAssign {
   static constexpr size_t kDims = C::kDims;
   static constexpr bool kPlainIndexes = false;
   static constexpr bool kBothSigns = false;
+  static constexpr bool kSlow = true;
   static constexpr float kEnd = C::kLevels[C::kLevels.size() - 1];
   static constexpr float kOtherEnd = kEnd;  // of scales of the other sign: there are none
   // Few levels are used best where the largest weights are cut off.
-  static constexpr ScaleRange kFreeRange = C::kLevels[0] < 0 ? ScaleRange{0.7f, 2.4f, 14} : C::kLevels.size() == 3 ? ScaleRange{0.6f, 1.35f, 10} : ScaleRange{0.7f, 1.2f, 9};
+  static constexpr ScaleRange kFreeRange = C::kLevels[0] < 0 ? ScaleRange{0.7f, 2.4f, 9} : C::kLevels.size() == 3 ? ScaleRange{0.6f, 1.35f, 6} : ScaleRange{0.7f, 1.2f, 6};
 
   // One vector of kDims weights: what is looked for.
   struct Vector {
@@ -81,31 +83,16 @@ struct GridAssign {
     const QF d;
     const QI di;
     constexpr size_t kN = C::kLevels.size();
-    constexpr size_t kPairs = kN * kN;
-    HWY_ALIGN float pairs[kDims / 2][kPairs * kQLanes];
-    for (size_t p = 0; p < kDims / 2; ++p) {
-      VQ of[2][kN];
-      for (size_t k = 0; k < 2; ++k) {
-        for (size_t l = 0; l < kN; ++l) {
-          const VQ r = hn::Sub(v.u[2 * p + k], hn::Set(d, C::kLevels[l]));
-          of[k][l] = hn::Mul(hn::Mul(v.w[2 * p + k], r), r);
+    HWY_ALIGN float halves[2][C::kHalves * kQLanes];
+    for (size_t h = 0; h < 2; ++h) {
+      size_t n = 1;  // sums so far
+      hn::Store(hn::Zero(d), d, halves[h]);
+      for (size_t i = h * kDims / 2; i < (h + 1) * kDims / 2; ++i, n *= kN) {
+        for (size_t l = kN; l-- > 0;) {  // the first level last: it overwrites
+          const VQ r = hn::Sub(v.u[i], hn::Set(d, C::kLevels[l]));
+          const VQ c = hn::Mul(hn::Mul(v.w[i], r), r);
+          for (size_t k = 0; k < n; ++k) hn::Store(hn::Add(hn::Load(d, halves[h] + k * kQLanes), c), d, halves[h] + (k + n * l) * kQLanes);
         }
-      }
-      for (size_t b = 0; b < kN; ++b) {
-        for (size_t a = 0; a < kN; ++a) hn::Store(hn::Add(of[0][a], of[1][b]), d, pairs[p] + (a + kN * b) * kQLanes);
-      }
-    }
-    const float* halves[2] = {pairs[0], pairs[1]};
-    HWY_ALIGN float fours[2][kDims == 8 ? kPairs * kPairs * kQLanes : 1];
-    if constexpr (kDims == 8) {
-      for (size_t h = 0; h < 2; ++h) {
-        for (size_t b = 0; b < kPairs; ++b) {
-          const VQ second = hn::Load(d, pairs[2 * h + 1] + b * kQLanes);
-          for (size_t a = 0; a < kPairs; ++a) {
-            hn::Store(hn::Add(hn::Load(d, pairs[2 * h] + a * kQLanes), second), d, fours[h] + (a + kPairs * b) * kQLanes);
-          }
-        }
-        halves[h] = fours[h];
       }
     }
     const CodebookPoint* points = C::Points().data();
@@ -124,15 +111,96 @@ struct GridAssign {
     return at;
   }
 
-  // IQ1_M: each vector has its own offset; kOffset is what the second choice adds.
-  static HWY_INLINE VQI SearchOffsets(Vector v, VQ* cost, VQI* second) {
+  // The code of a near point, mostly the nearest: costs are rounded, so that cost and halves of a point fit 31 bits and a comparison
+  // is an addition and a minimum. Good enough to compare scales.
+  static HWY_INLINE VQI SearchRounded(const Vector& v) {
+    const QF d;
     const QI di;
-    VQI at = Search(v, cost);
+    constexpr size_t kN = C::kLevels.size();
+    constexpr int kHalfBits = std::bit_width(C::kHalves - 1);
+    constexpr int kIdBits = 2 * kHalfBits;
+    // What a coordinate costs at most, in units of the rounding.
+    constexpr float kTop = static_cast<float>((1 << (31 - kIdBits)) / static_cast<int>(kDims) - 1);
+    constexpr float kSpacing = C::kLevels[1] - C::kLevels[0];
+    VQ most = hn::Zero(d);
+    for (size_t i = 0; i < kDims; ++i) most = hn::Add(most, v.w[i]);
+    const VQ unit = hn::Mul(Inverse(most), hn::Set(d, kTop / (4.0f * kSpacing * kSpacing)));
+    HWY_ALIGN int32_t halves[2][C::kHalves * kQLanes];
+    for (size_t h = 0; h < 2; ++h) {
+      size_t n = 1;
+      hn::Store(hn::Zero(di), di, halves[h]);
+      for (size_t i = h * kDims / 2; i < (h + 1) * kDims / 2; ++i, n *= kN) {
+        VQ costs[kN];
+        VQ least = hn::Set(d, 3e38f);
+        for (size_t l = 0; l < kN; ++l) {
+          const VQ r = hn::Sub(v.u[i], hn::Set(d, C::kLevels[l]));
+          costs[l] = hn::Mul(hn::Mul(hn::Mul(v.w[i], unit), r), r);
+          least = hn::Min(least, costs[l]);
+        }
+        for (size_t l = kN; l-- > 0;) {
+          const VQ over = hn::Min(hn::Sub(costs[l], least), hn::Set(d, kTop));
+          const int32_t id = static_cast<int32_t>(n * l) << (h == 0 ? 0 : kHalfBits);
+          const VQI c = hn::Add(hn::ShiftLeft<kIdBits>(hn::ConvertTo(di, RoundInteger(over))), hn::Set(di, id));
+          for (size_t k = 0; k < n; ++k) hn::Store(hn::Add(hn::Load(di, halves[h] + k * kQLanes), c), di, halves[h] + (k + n * l) * kQLanes);
+        }
+      }
+    }
+    const auto& points = C::PointsByFirst();
+    VQI best[2] = {hn::Set(di, 0x7FFFFFFF), hn::Set(di, 0x7FFFFFFF)};
+    for (size_t h = 0; h < C::kHalves; ++h) {
+      const VQI first = hn::Load(di, halves[0] + h * kQLanes);
+      const size_t end = points.begin[h + 1];
+      size_t p = points.begin[h];
+      for (; p + 2 <= end; p += 2) {
+        best[0] = hn::Min(best[0], hn::Add(first, hn::Load(di, halves[1] + points.seconds[p] * kQLanes)));
+        best[1] = hn::Min(best[1], hn::Add(first, hn::Load(di, halves[1] + points.seconds[p + 1] * kQLanes)));
+      }
+      if (p < end) best[0] = hn::Min(best[0], hn::Add(first, hn::Load(di, halves[1] + points.seconds[p] * kQLanes)));
+    }
+    const VQI id = hn::Min(best[0], best[1]);
+    const VQI mask = hn::Set(di, (1 << kHalfBits) - 1);
+    const VQI first = hn::GatherIndex(di, points.codes.data(), hn::And(id, mask));
+    const VQI second = hn::GatherIndex(di, points.codes.data(), hn::And(hn::ShiftRight<kHalfBits>(id), mask));
+    return hn::Or(first, hn::ShiftLeft<C::kCodeBits * static_cast<int>(kDims / 2)>(second));
+  }
+
+  // Weight i of a point with this code.
+  static HWY_INLINE VQ LevelOf(VQI code, size_t i) {
+    const QI di;
+    return LookUp<8>(C::kLevelTable.data(), hn::And(hn::ShiftRightSame(code, static_cast<int>(i) * C::kCodeBits), hn::Set(di, (1 << C::kCodeBits) - 1)));
+  }
+
+  static HWY_INLINE VQ CostOf(const Vector& v, VQI code) {
+    const QF d;
+    VQ cost = hn::Zero(d);
+    for (size_t i = 0; i < kDims; ++i) {
+      const VQ r = hn::Sub(v.u[i], LevelOf(code, i));
+      cost = hn::Add(cost, hn::Mul(hn::Mul(v.w[i], r), r));
+    }
+    return cost;
+  }
+
+  // The point, as its place in the grid (kExact) or its code, and its cost. IQ1_M: each vector has its own offset; kOffset is what the
+  // second choice adds.
+  template <bool kExact>
+  static HWY_INLINE VQI Nearest(const Vector& v, VQ* cost) {
+    if constexpr (kExact) {
+      return Search(v, cost);
+    } else {
+      const VQI code = SearchRounded(v);
+      *cost = CostOf(v, code);
+      return code;
+    }
+  }
+  template <bool kExact>
+  static HWY_INLINE VQI NearestOfOffsets(Vector v, VQ* cost, VQI* second) {
+    const QI di;
+    VQI at = Nearest<kExact>(v, cost);
     *second = hn::Zero(di);
     if constexpr (C::kOffset != 0) {
       for (size_t i = 0; i < kDims; ++i) v.u[i] = hn::Sub(v.u[i], hn::Set(QF(), static_cast<float>(C::kOffset)));
       VQ other;
-      const VQI other_at = Search(v, &other);
+      const VQI other_at = Nearest<kExact>(v, &other);
       const auto better = hn::Lt(other, *cost);
       *cost = hn::Min(other, *cost);
       at = hn::IfThenElse(hn::RebindMask(di, better), other_at, at);
@@ -141,7 +209,7 @@ struct GridAssign {
     return at;
   }
 
-  template <class Visit>
+  template <bool kExact, class Visit>
   static HWY_INLINE void ForVectors(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift, const Visit& visit) {
     for (size_t k = 0; k < kGroup / kDims; k += kSignVectors) {
       Vector v[kSignVectors];
@@ -149,7 +217,7 @@ struct GridAssign {
       for (size_t j = 0; j < kSignVectors; ++j) {
         VQ cost;
         VQI second;
-        const VQI at = SearchOffsets(v[j], &cost, &second);
+        const VQI at = NearestOfOffsets<kExact>(v[j], &cost, &second);
         visit(k + j, v[j], at, second, cost);
       }
     }
@@ -159,12 +227,10 @@ struct GridAssign {
     const QF d;
     const QI di;
     VQ sa = hn::Zero(d), sb = hn::Zero(d);
-    ForVectors(x, w, inv, shift, [&](size_t k, const Vector& v, VQI at, VQI second, VQ) HWY_ATTR {
-      const VQI code = hn::GatherIndex(di, C::Codes().data(), at);
+    ForVectors<false>(x, w, inv, shift, [&](size_t k, const Vector& v, VQI code, VQI second, VQ) HWY_ATTR {
       const VQ offset = hn::Add(shift, hn::Mul(hn::ConvertTo(d, second), hn::Set(d, static_cast<float>(C::kOffset))));
       for (size_t i = 0; i < kDims; ++i) {
-        const VQI level = hn::And(hn::ShiftRightSame(code, static_cast<int>(i) * C::kCodeBits), hn::Set(di, (1 << C::kCodeBits) - 1));
-        VQ y = LookUp<8>(C::kLevelTable.data(), level);
+        VQ y = LevelOf(code, i);
         if constexpr (C::kSigns == Signs::kNone) {
           y = hn::Add(y, offset);
         } else {
@@ -184,7 +250,7 @@ struct GridAssign {
   static VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale, VQ inv, VQ shift) {
     const QF d;
     VQ loss = hn::Zero(d), all = hn::Zero(d);
-    ForVectors(x, w, inv, shift, [&](size_t, const Vector&, VQI, VQI, VQ cost) HWY_ATTR { loss = hn::Add(loss, cost); });
+    ForVectors<false>(x, w, inv, shift, [&](size_t, const Vector&, VQI, VQI, VQ cost) HWY_ATTR { loss = hn::Add(loss, cost); });
     for (size_t i = 0; i < kGroup; ++i) {
       const VQ xi = hn::LoadU(d, x + i * kStride);
       all = hn::Add(all, hn::Mul(hn::LoadU(d, w + i * kStride), hn::Mul(xi, xi)));
@@ -195,7 +261,7 @@ struct GridAssign {
   // Slots of a vector: 0 its point, 1 its signs, 2 whether it has the second offset.
   static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift, int32_t* HWY_RESTRICT index) {
     const QI di;
-    ForVectors(x, w, inv, shift, [&](size_t k, const Vector& v, VQI at, VQI second, VQ) HWY_ATTR {
+    ForVectors<true>(x, w, inv, shift, [&](size_t k, const Vector& v, VQI at, VQI second, VQ) HWY_ATTR {
       hn::StoreU(at, di, index + k * kDims * kStride);
       hn::StoreU(v.signs, di, index + (k * kDims + 1) * kStride);
       hn::StoreU(second, di, index + (k * kDims + 2) * kStride);

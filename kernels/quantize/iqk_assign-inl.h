@@ -21,6 +21,8 @@ struct PairAssign {
   static constexpr float kEnd = -63.0f;
   static constexpr float kOtherEnd = 47.0f;
   static constexpr bool kBothSigns = true;
+  static constexpr bool kSlow = true;
+  static constexpr ScaleRange kFreeRange = {0.5f, 1.3f, 14};
 
   // The first or second level of each pair.
   template <size_t kWhich>
@@ -117,6 +119,8 @@ struct ParityAssign {
   static constexpr float kEnd = -127.0f;
   static constexpr float kOtherEnd = 113.0f;
   static constexpr bool kBothSigns = true;
+  static constexpr bool kSlow = true;
+  static constexpr ScaleRange kFreeRange = {0.78f, 1.08f, 6};
 
   template <bool kOdd>
   struct Half {
