@@ -92,7 +92,7 @@ std::string HeaderNames(std::span<const std::string> names) {
   size_t shown = 0;
   for (const std::string& name : names) {
     const bool plain = !name.empty() && name.size() <= 60 && std::all_of(name.begin(), name.end(), [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '#';
     });
     if (!plain || shown == kMaxNamesShown) continue;
     text += (shown++ > 0 ? ", " : "") + name;
@@ -127,7 +127,7 @@ bool App::Preflight(Exchange& exchange, const std::string& origin) {
   // Never bytes of the request: the listed origin itself, or the star.
   r.set_header("Access-Control-Allow-Origin", any ? "*" : *it);
   if (!any) r.set_header("Vary", "Origin");
-  r.set_header("Access-Control-Expose-Headers", "x-request-id, x-ignored-params, x-relaxed-tools, retry-after");
+  r.set_header("Access-Control-Expose-Headers", "x-request-id, x-ignored-params, x-relaxed-tools, x-relaxed-schema, retry-after");
   if (exchange.request.method != "OPTIONS") return true;
   r.set_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
   r.set_header("Access-Control-Allow-Headers", kCorsHeaders);

@@ -91,7 +91,7 @@ ToolPlan PlanTools(const Params& params, const ServedModel& model) {
 }
 
 AnswerForm PlanAnswer(const Params& params, const ToolPlan& tools, OutputFormat format, const ServedModel& model) {
-  AnswerForm form{std::move(format), {}, {}};
+  AnswerForm form{std::move(format), {}, {}, {}};
   form.format.syntax = tools.syntax;
   form.format.tools = tools.tools;
   std::string grammar, field;
@@ -108,11 +108,11 @@ AnswerForm PlanAnswer(const Params& params, const ToolPlan& tools, OutputFormat 
     }
     set("grammar", params.grammar);
   }
-  const auto schema = [&](const char* name, const Json& s) {
+  const auto schema = [&](const char* name, const Json& s, bool strict = false) {
     if (Dump(s).size() > kMaxSchemaBytes) {
       throw ApiError(400, Format("field '%s' has a schema of more than %zu bytes", name, kMaxSchemaBytes), name, "invalid_schema");
     }
-    set(name, SchemaGrammar(s, name));
+    set(name, SchemaGrammar(s, name, {strict, &form.relaxed_schema}));
   };
   if (!params.json_schema.is_null()) schema("json_schema", params.json_schema);
   if (params.response_format.is_object()) {
@@ -127,7 +127,7 @@ AnswerForm PlanAnswer(const Params& params, const ToolPlan& tools, OutputFormat 
       const Json& s = Member(outer, "schema");
       if (s.is_null()) set("response_format", AnyObjectGrammar());
       else if (!s.is_object()) Refuse("response_format.json_schema.schema", s, "a JSON schema");
-      else schema("response_format", s);
+      else schema("response_format", s, Member(outer, "strict") == true);
     } else if (type != "text") {
       Refuse("response_format.type", type, "text, json_object or json_schema");
     }

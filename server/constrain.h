@@ -32,7 +32,8 @@ using ConstraintMaker = std::function<std::shared_ptr<TokenConstraint>()>;
 struct AnswerForm {
   OutputFormat format;
   ConstraintMaker constraint;
-  std::vector<std::string> relaxed;  // tools whose schemas could not be said: their arguments are any object
+  std::vector<std::string> relaxed;  // tools whose schemas could not be said: their arguments are any object, or a oneOf is taken as anyOf
+  std::vector<std::string> relaxed_schema = {};  // places of oneOf in the answer's schema that are taken as anyOf
 };
 
 // From response_format, json_schema, grammar and tools. `format` says how answers are read; an answer that begins inside a thought is

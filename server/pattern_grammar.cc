@@ -1,258 +1,292 @@
-// Regular expressions of JSON schemas (ECMA-262, the part without look-around) as GBNF over the characters of a JSON string.
+// Grammars of the texts that match regular expressions; see pattern.h.
 #include <algorithm>
-#include <utility>
-#include <vector>
+#include <map>
+#include <set>
 
-#include "kernels/base/utf8.h"
-#include "server/api_error.h"
-#include "server/schema_grammar.h"
+#include "kernels/base/error.h"
+#include "server/pattern.h"
 
 namespace lutra::server {
 namespace {
 
-using Range = std::pair<uint32_t, uint32_t>;
-constexpr int kMaxDepth = 100;
-constexpr size_t kMaxPatternBytes = 4096;
+using Kind = PatternNode::Kind;
+using Ranges = std::vector<CharRange>;
+constexpr uint32_t kMaxCodePoint = 0x10FFFF;
+constexpr size_t kMaxPlaces = 20000;        // of one pattern, its repetitions written out
+constexpr size_t kMaxWork = size_t{1} << 21;  // places looked at while automata are made
 
-class PatternParser {
+// As a JSON string spells them: what must be escaped is, by its short form; other control characters and halves of surrogate pairs
+// are left out. "" if nothing is left.
+std::string Spelled(const Ranges& ranges) {
+  static constexpr std::pair<uint32_t, const char*> kEscapes[] = {
+      {'"', "\"\\\\\\\"\""}, {'\\', "\"\\\\\\\\\""}, {'\n', "\"\\\\n\""}, {'\t', "\"\\\\t\""}, {'\r', "\"\\\\r\""}, {'\b', "\"\\\\b\""}, {'\f', "\"\\\\f\""}};
+  static constexpr CharRange kPlain[] = {{0x20, 0x21}, {0x23, 0x5B}, {0x5D, 0x7E}, {0x80, 0xD7FF}, {0xE000, kMaxCodePoint}};
+  std::string set, out;
+  const auto code = [](uint32_t c) { return Format("\\U%08X", c); };
+  for (const auto& [from, to] : ranges) {
+    for (const auto& [c, text] : kEscapes) {
+      if (c >= from && c <= to) out += (out.empty() ? "" : " | ") + std::string(text);
+    }
+    for (const auto& [low, high] : kPlain) {
+      if (from > high || to < low) continue;
+      set += code(std::max(from, low)) + "-" + code(std::min(to, high));
+    }
+  }
+  if (!set.empty()) out = "[" + set + "]" + (out.empty() ? "" : " | " + out);
+  return out;
+}
+
+// What can come next as classes of characters that no pattern tells apart.
+class Alphabet {
  public:
-  PatternParser(const std::string& text, std::string where, std::string field)
-      : text_(text), where_(std::move(where)), field_(std::move(field)) {}
+  // Number of a set of characters; all sets must be known before Divide().
+  uint32_t Set(const Ranges& ranges) {
+    const auto [it, added] = index_.try_emplace(ranges, static_cast<uint32_t>(sets_.size()));
+    if (added) sets_.push_back(ranges);
+    return it->second;
+  }
+  void Divide() {
+    std::set<uint32_t> cuts = {0};
+    for (const Ranges& set : sets_) {
+      for (const auto& [from, to] : set) cuts.insert({from, to + 1});
+    }
+    std::map<std::vector<bool>, Ranges> classes;
+    for (auto it = cuts.begin(); it != cuts.end() && *it <= kMaxCodePoint; ++it) {
+      const auto next = std::next(it);
+      std::vector<bool> in(sets_.size());
+      for (size_t s = 0; s < sets_.size(); ++s) {
+        in[s] = std::any_of(sets_[s].begin(), sets_[s].end(), [&](const CharRange& r) { return r.first <= *it && *it <= r.second; });
+      }
+      if (std::find(in.begin(), in.end(), true) == in.end()) continue;
+      classes[in].emplace_back(*it, next == cuts.end() ? kMaxCodePoint : *next - 1);
+    }
+    for (auto& [in, ranges] : classes) {
+      if (Spelled(ranges).empty()) continue;
+      classes_.push_back(std::move(ranges));
+      members_.push_back(in);
+    }
+  }
+  size_t size() const { return classes_.size(); }
+  const Ranges& ranges(size_t c) const { return classes_[c]; }
+  bool Contains(uint32_t set, size_t c) const { return members_[c][set]; }
 
-  std::string Run() {
-    if (text_.size() > kMaxPatternBytes) Refuse("it is longer than 4096 bytes");
-    const bool begin = !text_.empty() && text_[0] == '^';
-    if (begin) ++at_;
-    bool end = false;
-    std::string body = Choice(0, &end);
-    if (at_ < text_.size()) Refuse("a ) too many");
-    // Anchors bind less than |: only where there is no | outside groups do they hold for all of it.
-    if (choice_ && (begin || end)) Refuse("^ or $ beside | is not supported; put the alternatives into a group");
-    if (!begin) body = "char* (" + body + ")";
-    if (!end) body = "(" + body + ") char*";
-    return body;
+ private:
+  std::map<Ranges, uint32_t> index_;
+  std::vector<Ranges> sets_, classes_;
+  std::vector<std::vector<bool>> members_;
+};
+
+// One pattern: places in it (Thompson's construction), and sets of places as the states of a deterministic automaton, made when they
+// are come to.
+class Automaton {
+ public:
+  Automaton(const PatternNode& pattern, Alphabet* alphabet) : alphabet_(*alphabet) {
+    end_ = Add({});
+    begin_ = Compile(pattern, end_, alphabet);
+  }
+
+  int Start() { return Closure({begin_}); }
+  bool CanEnd(int state) const { return std::binary_search(states_[static_cast<size_t>(state)].begin(), states_[static_cast<size_t>(state)].end(), end_); }
+  // -1 if no text goes on so.
+  int Step(int state, size_t c) {
+    const auto [it, added] = steps_.try_emplace({state, c}, -1);
+    if (!added) return it->second;
+    std::vector<uint32_t> next;
+    for (const uint32_t p : states_[static_cast<size_t>(state)]) {
+      if (places_[p].takes && alphabet_.Contains(places_[p].set, c)) next.push_back(places_[p].next[0]);
+    }
+    const int target = next.empty() ? -1 : Closure(std::move(next));
+    steps_[{state, c}] = target;
+    return target;
   }
 
  private:
-  [[noreturn]] void Refuse(const std::string& what) const {
-    throw ApiError(400, "field '" + field_ + "': at " + (where_.empty() ? "the schema's root" : where_) + ": pattern '" +
-                            Printable(text_, 60) + "': " + what,
-                   field_, "invalid_schema");
-  }
-  bool Peek(char c) const { return at_ < text_.size() && text_[at_] == c; }
+  struct Place {
+    bool takes = false;          // a character of `set`; otherwise nothing
+    uint32_t set = 0;
+    std::vector<uint32_t> next = {};
+  };
 
-  std::string Choice(int depth, bool* end) {
-    if (depth > kMaxDepth) Refuse("its groups are too deep");
-    std::string out = Items(depth, end);
-    while (Peek('|')) {
-      ++at_;
-      if (depth == 0) choice_ = true;
-      out += " | " + Items(depth, end);
+  uint32_t Add(Place place) {
+    if (places_.size() >= kMaxPlaces) {
+      Fail(ErrorCode::kResourceExhausted, "the pattern is too large: more than %zu places with its repetitions written out", kMaxPlaces);
     }
-    return out;
+    places_.push_back(std::move(place));
+    return static_cast<uint32_t>(places_.size() - 1);
   }
 
-  std::string Items(int depth, bool* end) {
-    std::string out;
-    while (at_ < text_.size() && text_[at_] != '|' && text_[at_] != ')') {
-      if (text_[at_] == '$') {
-        ++at_;
-        if (depth > 0 || at_ != text_.size()) Refuse("$ is taken at its end only");
-        *end = true;
-        break;
+  // Where texts of `node` begin behind which the text goes on at `next`.
+  uint32_t Compile(const PatternNode& node, uint32_t next, Alphabet* alphabet) {
+    switch (node.kind) {
+      case Kind::kChars: return Add({true, alphabet->Set(node.chars), {next}});
+      case Kind::kSequence:
+        for (size_t i = node.parts.size(); i-- > 0;) next = Compile(node.parts[i], next, alphabet);
+        return next;
+      case Kind::kChoice: {
+        Place choice;
+        for (const PatternNode& part : node.parts) choice.next.push_back(Compile(part, next, alphabet));
+        return Add(std::move(choice));
       }
-      if (text_[at_] == '^') Refuse("^ is taken at its beginning only");
-      std::string item = Item(depth);
-      item += Times();
-      out += (out.empty() ? "" : " ") + item;
+      case Kind::kRepeat: break;
     }
-    return out.empty() ? "\"\"" : out;
+    const PatternNode& part = node.parts[0];
+    const uint32_t behind = next;
+    if (node.max < 0) {
+      next = Add({});
+      const uint32_t again = Compile(part, next, alphabet);
+      places_[next].next = {again, behind};
+    }
+    for (int i = node.min; i < node.max; ++i) {
+      const uint32_t one = Compile(part, next, alphabet);
+      next = Add({false, 0, {one, behind}});
+    }
+    for (int i = 0; i < node.min; ++i) next = Compile(part, next, alphabet);
+    return next;
   }
 
-  std::string Times() {
-    if (at_ >= text_.size()) return "";
-    std::string out;
-    const char c = text_[at_];
-    if (c == '*' || c == '+' || c == '?') {
-      out = c;
-      ++at_;
-    } else if (c == '{') {
-      const size_t close = text_.find('}', at_);
-      if (close == std::string::npos) Refuse("} is missing");
-      out = text_.substr(at_, close - at_ + 1);
-      if (out.size() < 3 || out[1] < '0' || out[1] > '9' || out.find_first_not_of("0123456789,", 1) != out.size() - 1 || out.size() > 12) {
-        Refuse("{m,n} is malformed");
+  // The state of all places that are reached without a character.
+  int Closure(std::vector<uint32_t> todo) {
+    std::set<uint32_t> seen(todo.begin(), todo.end());
+    while (!todo.empty()) {
+      const uint32_t p = todo.back();
+      todo.pop_back();
+      if (++work_ > kMaxWork) Fail(ErrorCode::kResourceExhausted, "the pattern is too ambiguous");
+      if (places_[p].takes) continue;
+      for (const uint32_t q : places_[p].next) {
+        if (seen.insert(q).second) todo.push_back(q);
       }
-      at_ = close + 1;
-    } else {
-      return "";
     }
-    if (Peek('?')) ++at_;  // lazy: which texts match is the same
-    if (Peek('*') || Peek('+') || Peek('{')) Refuse("a repetition of a repetition");
-    return out;
+    std::vector<uint32_t> state;
+    for (const uint32_t p : seen) {
+      if (places_[p].takes || p == end_) state.push_back(p);
+    }
+    const auto [it, added] = index_.try_emplace(std::move(state), static_cast<int>(states_.size()));
+    if (added) states_.push_back(it->first);
+    return it->second;
   }
 
-  std::string Item(int depth) {
-    const char c = text_[at_];
-    if (c == '(') {
-      ++at_;
-      if (Peek('?')) {
-        if (text_.compare(at_, 2, "?:") == 0) {
-          at_ += 2;
-        } else if (text_.compare(at_, 2, "?<") == 0 && at_ + 2 < text_.size() && text_[at_ + 2] != '=' && text_[at_ + 2] != '!') {
-          const size_t close = text_.find('>', at_);
-          if (close == std::string::npos) Refuse("> is missing");
-          at_ = close + 1;
-        } else {
-          Refuse("look-around is not supported");
-        }
-      }
-      bool end = false;
-      const std::string inner = Choice(depth + 1, &end);
-      if (!Peek(')')) Refuse(") is missing");
-      ++at_;
-      return "(" + inner + ")";
-    }
-    if (c == '[') return Characters(Class());
-    if (c == '.') {
-      ++at_;
-      return "char";
-    }
-    if (c == '*' || c == '+' || c == '?') Refuse("nothing stands before a repetition");
-    std::vector<Range> ranges;
-    bool negated = false;
-    One(&ranges, &negated);
-    return Characters(negated ? Others(ranges) : ranges);
-  }
-
-  uint32_t Hex(size_t n) {
-    uint32_t value = 0;
-    for (size_t i = 0; i < n; ++i, ++at_) {
-      const char c = at_ < text_.size() ? text_[at_] : '\0';
-      const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-      if (d < 0) Refuse("a hexadecimal digit is missing");
-      value = value * 16 + static_cast<uint32_t>(d);
-    }
-    return value;
-  }
-
-  // One character or escape; classes such as \d add several ranges.
-  void One(std::vector<Range>* out, bool* negated) {
-    if (text_[at_] != '\\') {
-      const size_t n = std::max<size_t>(1, Utf8SequenceLength(std::string_view(text_).substr(at_)));
-      const uint8_t first = static_cast<uint8_t>(text_[at_]);
-      uint32_t code = n == 1 ? first : first & (0x7Fu >> n);
-      for (size_t i = 1; i < n; ++i) code = code << 6 | (static_cast<uint8_t>(text_[at_ + i]) & 0x3F);
-      at_ += n;
-      out->emplace_back(code, code);
-      return;
-    }
-    ++at_;
-    const char c = at_ < text_.size() ? text_[at_++] : '\0';
-    const auto add = [&](std::initializer_list<Range> ranges) { out->insert(out->end(), ranges); };
-    switch (c) {
-      case 'D': *negated = true; [[fallthrough]];
-      case 'd': return add({{'0', '9'}});
-      case 'W': *negated = true; [[fallthrough]];
-      case 'w': return add({{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}});
-      case 'S': *negated = true; [[fallthrough]];
-      case 's': return add({{' ', ' '}, {'\t', '\r'}, {0xA0, 0xA0}});
-      case 'n': return add({{'\n', '\n'}});
-      case 't': return add({{'\t', '\t'}});
-      case 'r': return add({{'\r', '\r'}});
-      case 'f': return add({{'\f', '\f'}});
-      case 'v': return add({{'\v', '\v'}});
-      case 'x': {
-        const uint32_t code = Hex(2);
-        return add({{code, code}});
-      }
-      case 'u': {
-        const uint32_t code = Hex(4);
-        return add({{code, code}});
-      }
-      default: break;
-    }
-    if (c == '\0' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) {
-      Refuse(std::string("\\") + c + " is not supported");
-    }
-    add({{static_cast<uint8_t>(c), static_cast<uint8_t>(c)}});
-  }
-
-  std::vector<Range> Class() {
-    ++at_;
-    const bool negated = Peek('^');
-    if (negated) ++at_;
-    std::vector<Range> ranges;
-    while (!Peek(']')) {
-      if (at_ >= text_.size()) Refuse("] is missing");
-      bool not_these = false;
-      std::vector<Range> one;
-      One(&one, &not_these);
-      if (not_these) one = Others(one);
-      if (one.size() == 1 && one[0].first == one[0].second && Peek('-') && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
-        ++at_;
-        std::vector<Range> to;
-        One(&to, &not_these);
-        if (to.size() != 1 || to[0].first < one[0].first) Refuse("a range ends before it begins");
-        one[0].second = to[0].second;
-      }
-      ranges.insert(ranges.end(), one.begin(), one.end());
-    }
-    ++at_;
-    return negated ? Others(ranges) : ranges;
-  }
-
-  static std::vector<Range> Others(std::vector<Range> ranges) {
-    std::sort(ranges.begin(), ranges.end());
-    std::vector<Range> out;
-    uint32_t next = 0;
-    for (const auto& [from, to] : ranges) {
-      if (from > next) out.emplace_back(next, from - 1);
-      next = std::max(next, to + 1);
-    }
-    out.emplace_back(next, 0x10FFFF);
-    return out;
-  }
-
-  // As a JSON string spells them: what must be escaped is, by its short form; other control characters are left out.
-  std::string Characters(const std::vector<Range>& ranges) const {
-    static constexpr std::pair<uint32_t, const char*> kEscapes[] = {
-        {'"', "\"\\\\\\\"\""}, {'\\', "\"\\\\\\\\\""}, {'\n', "\"\\\\n\""}, {'\t', "\"\\\\t\""}, {'\r', "\"\\\\r\""}, {'\b', "\"\\\\b\""}, {'\f', "\"\\\\f\""}};
-    std::string set, out;
-    const auto code = [](uint32_t c) { return Format("\\U%08X", c); };
-    const auto plain = [&](uint32_t from, uint32_t to) {
-      if (from <= to) set += code(from) + "-" + code(to);
-    };
-    for (auto [from, to] : ranges) {
-      for (const auto& [c, text] : kEscapes) {
-        if (c >= from && c <= to) out += (out.empty() ? "" : " | ") + std::string(text);
-      }
-      from = std::max<uint32_t>(from, 0x20);
-      if (from > to) continue;
-      // Without ", \ and delete.
-      uint32_t at = from;
-      for (const uint32_t hole : {uint32_t{'"'}, uint32_t{'\\'}, uint32_t{0x7F}}) {
-        if (hole < at || hole > to) continue;
-        if (hole > at) plain(at, hole - 1);
-        at = hole + 1;
-      }
-      plain(at, to);
-    }
-    if (!set.empty()) out = "[" + set + "]" + (out.empty() ? "" : " | " + out);
-    if (out.empty()) Refuse("a class holds nothing that a JSON string can");
-    return "(" + out + ")";
-  }
-
-  const std::string text_;
-  const std::string where_, field_;
-  size_t at_ = 0;
-  bool choice_ = false;
+  const Alphabet& alphabet_;
+  std::vector<Place> places_;
+  uint32_t begin_ = 0, end_ = 0;
+  size_t work_ = 0;
+  std::vector<std::vector<uint32_t>> states_;
+  std::map<std::vector<uint32_t>, int> index_;
+  std::map<std::pair<int, size_t>, int> steps_;
 };
 
 }  // namespace
 
-std::string PatternRule(const std::string& pattern, const std::string& where, const std::string& field) {
-  return PatternParser(pattern, where, field).Run();
+std::string PatternRule(const PatternNode& node) {
+  std::string out;
+  switch (node.kind) {
+    case Kind::kChars:
+      out = Spelled(node.chars);
+      if (out.empty()) Fail(ErrorCode::kUnsupported, "a class of the pattern holds nothing that a JSON string can");
+      return "(" + out + ")";
+    case Kind::kSequence:
+      for (const PatternNode& part : node.parts) out += (out.empty() ? "" : " ") + PatternRule(part);
+      return out.empty() ? "\"\"" : out;
+    case Kind::kChoice:
+      for (const PatternNode& part : node.parts) out += (out.empty() ? "" : " | ") + PatternRule(part);
+      return "(" + out + ")";
+    case Kind::kRepeat: break;
+  }
+  const std::string times = node.max < 0 ? (node.min == 0 ? "*" : "{" + std::to_string(node.min) + ",}")
+                                         : "{" + std::to_string(node.min) + "," + std::to_string(node.max) + "}";
+  return "(" + PatternRule(node.parts[0]) + ")" + times;
+}
+
+std::string PatternRules(std::span<const PatternNode> patterns, int min, int max, const RuleSink& sink) {
+  Alphabet alphabet;
+  std::vector<Automaton> automata;
+  for (const PatternNode& p : patterns) automata.emplace_back(p, &alphabet);
+  alphabet.Divide();
+
+  // States of all automata and the number of characters so far, which counts no further than it matters.
+  struct State {
+    std::vector<int> of;
+    int n = 0;
+    bool can_end = false, live = false;
+    std::map<uint32_t, std::vector<size_t>> next = {};  // classes by the state they lead to
+    std::vector<uint32_t> from = {};
+  };
+  const int most = max >= 0 ? max : min;
+  std::vector<State> states;
+  std::map<std::pair<std::vector<int>, int>, uint32_t> index;
+  const auto intern = [&](std::vector<int> of, int n) {
+    n = std::min(n, most);
+    const auto [it, added] = index.try_emplace({of, n}, static_cast<uint32_t>(states.size()));
+    if (added) {
+      if (states.size() >= kMaxPatternStates) {
+        Fail(ErrorCode::kResourceExhausted, "the pattern with this length needs more than %zu states; lower maxLength or simplify the pattern",
+             kMaxPatternStates);
+      }
+      State s{of, n};
+      s.can_end = n >= min;
+      for (size_t a = 0; a < automata.size(); ++a) s.can_end = s.can_end && automata[a].CanEnd(of[a]);
+      states.push_back(std::move(s));
+    }
+    return it->second;
+  };
+  std::vector<int> start;
+  for (Automaton& a : automata) start.push_back(a.Start());
+  intern(start, 0);
+  for (uint32_t i = 0; i < states.size(); ++i) {
+    if (max >= 0 && states[i].n == max) continue;
+    for (size_t c = 0; c < alphabet.size(); ++c) {
+      std::vector<int> of;
+      for (size_t a = 0; a < automata.size() && of.size() == a; ++a) {
+        const int next = automata[a].Step(states[i].of[a], c);
+        if (next >= 0) of.push_back(next);
+      }
+      if (of.size() < automata.size()) continue;
+      const uint32_t to = intern(std::move(of), states[i].n + 1);  // may move states
+      std::vector<size_t>& classes = states[i].next[to];
+      if (classes.empty()) states[to].from.push_back(i);
+      classes.push_back(c);
+    }
+  }
+
+  // Only what can still end is written.
+  std::vector<uint32_t> todo;
+  for (uint32_t i = 0; i < states.size(); ++i) {
+    if (states[i].can_end) todo.push_back(i);
+  }
+  for (const uint32_t i : todo) states[i].live = true;
+  while (!todo.empty()) {
+    const uint32_t i = todo.back();
+    todo.pop_back();
+    for (const uint32_t from : states[i].from) {
+      if (states[from].live) continue;
+      states[from].live = true;
+      todo.push_back(from);
+    }
+  }
+  if (!states[0].live) return "";
+  std::vector<std::string> names(states.size());
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (states[i].live) names[i] = sink.name();
+  }
+  std::map<std::vector<size_t>, std::string> class_rules;
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (!states[i].live) continue;
+    std::string body;
+    for (const auto& [to, classes] : states[i].next) {
+      if (!states[to].live) continue;
+      std::string& name = class_rules[classes];
+      if (name.empty()) {
+        Ranges ranges;
+        for (const size_t c : classes) ranges.insert(ranges.end(), alphabet.ranges(c).begin(), alphabet.ranges(c).end());
+        std::sort(ranges.begin(), ranges.end());
+        name = sink.name();
+        sink.define(name, Spelled(ranges));
+      }
+      body += (body.empty() ? "" : " | ") + name + " " + names[to];
+    }
+    if (states[i].can_end) body += body.empty() ? "\"\"" : " | \"\"";
+    sink.define(names[i], body);
+  }
+  return names[0];
 }
 
 }  // namespace lutra::server

@@ -108,6 +108,11 @@ std::vector<int32_t> RenderedMarks(const OutputFormat& format, const Tokenizer& 
   return ids;
 }
 
+void TellRelaxedSchema(Call& call, const AnswerForm& form) {
+  const std::string places = HeaderNames(form.relaxed_schema);
+  if (!places.empty()) call.response().set_header("x-relaxed-schema", places);
+}
+
 }  // namespace
 
 void ChatCompletions(Call& call) {
@@ -131,6 +136,7 @@ void ChatCompletions(Call& call) {
   const AnswerForm form = PlanAnswer(job->params, tools, std::move(format), model);
   const std::string relaxed = HeaderNames(form.relaxed);
   if (!relaxed.empty()) call.response().set_header("x-relaxed-tools", relaxed);
+  TellRelaxedSchema(call, form);
   SequenceRequest request = NewRequest(*job, prompt.tokens);
   request.rendered = RenderedMarks(form.format, model.tokenizer());
   if (job->params.logprobs) request.top_logprobs = static_cast<int>(job->params.top_logprobs);
@@ -154,7 +160,8 @@ void Completions(Call& call) {
   const auto job = NewJob(call, std::move(params), model, false);
   const Json& value = job->params.prompt;
   const std::vector<std::vector<int32_t>> prompts = MakePrompts(value, "prompt", kMaxPrompts, model);
-  const ConstraintMaker constraint = PlanAnswer(job->params, ToolPlan(), OutputFormat(), model).constraint;
+  const AnswerForm form = PlanAnswer(job->params, ToolPlan(), OutputFormat(), model);
+  TellRelaxedSchema(call, form);
   std::vector<SequenceRequest> requests;
   for (size_t i = 0; i < prompts.size(); ++i) {
     SequenceRequest request = NewRequest(*job, prompts[i]);
@@ -169,7 +176,7 @@ void Completions(Call& call) {
       const Json& one = value.is_array() && !value[0].is_number() ? value[i] : value;
       job->echoes.push_back(one.is_string() ? one.get<std::string>() : model.tokenizer().Decode(prompts[i], false, true));
     }
-    AddChoices(*job, request, constraint, &requests);
+    AddChoices(*job, request, form.constraint, &requests);
   }
   job->choices.resize(requests.size());
   RunTextJob(call, job, model.scheduler(), std::move(requests));

@@ -9,6 +9,8 @@
 
 #include "kernels/base/utf8.h"
 #include "server/api_error.h"
+#include "server/pattern.h"
+#include "server/schema_overlap.h"
 
 namespace lutra::server {
 namespace {
@@ -22,13 +24,41 @@ const std::set<std::string> kKnown = {"type", "enum", "const", "properties", "re
                                       "exclusiveMinimum", "exclusiveMaximum", "anyOf", "oneOf", "allOf", "$ref", "nullable"};
 constexpr int kMaxRepeat = 2000;  // of items and characters; the grammar's own limit is higher
 constexpr int kMaxRules = 20000;
+constexpr int kMaxOneOf = 64;     // branches that are compared, each with each
 constexpr int kMaxMerges = 2000;  // each copies a schema
 constexpr int kMaxDepth = 500;    // of schemas within schemas, references followed: reading them recurses
 
+// The formats that are honoured, as patterns; "" for others. Some are narrower than what is valid, none is wider.
+std::string FormatPattern(const std::string& format) {
+  static const std::map<std::string, std::string> kFormats = [] {
+    const std::string time = "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)";
+    const std::string date =
+        "\\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))";
+    const std::string octet = "(25[0-5]|2[0-4]\\d|1\\d{2}|[1-9]\\d|\\d)";
+    const std::string label = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,30}[a-zA-Z0-9])?";
+    const std::string clock = "T(\\d{1,4}H(\\d{1,4}M(\\d{1,4}S)?)?|\\d{1,4}M(\\d{1,4}S)?|\\d{1,4}S)";
+    const std::string days = "(\\d{1,4}Y(\\d{1,4}M(\\d{1,4}D)?)?|\\d{1,4}M(\\d{1,4}D)?|\\d{1,4}D)";
+    return std::map<std::string, std::string>{
+        {"date", date},
+        {"time", time},
+        {"date-time", date + "T" + time},
+        {"duration", "P(\\d{1,4}W|" + clock + "|" + days + "(" + clock + ")?)"},
+        {"uuid", "[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"},
+        {"ipv4", octet + "(\\." + octet + "){3}"},
+        {"ipv6", "([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|::1|::|([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}"},
+        {"hostname", label + "(\\." + label + "){0,5}"},
+        {"email", "[a-zA-Z0-9_][a-zA-Z0-9_+-]{0,30}(\\.[a-zA-Z0-9_+-]{1,20}){0,3}@(" + label + "\\.){1,3}[a-zA-Z]{2,10}"},
+        {"uri", "https?://" + label + "(\\." + label + "){0,5}(:[1-9]\\d{0,3})?(/[a-zA-Z0-9._~-]{0,40}){0,8}(\\?[a-zA-Z0-9._~=&-]{1,80})?"},
+    };
+  }();
+  const auto it = kFormats.find(format);
+  return it == kFormats.end() ? "" : "^(" + it->second + ")$";
+}
+
 class Builder {
  public:
-  Builder(const Json& root, std::string field, std::string prefix, std::string* rules)
-      : root_(root), field_(std::move(field)), prefix_(std::move(prefix)), rules_(rules) {}
+  Builder(const Json& root, std::string field, std::string prefix, std::string* rules, const SchemaMode& mode)
+      : root_(root), field_(std::move(field)), prefix_(std::move(prefix)), rules_(rules), mode_(mode) {}
 
   std::string Value(const Json& schema, const std::string& where) {
     if (depth_ >= kMaxDepth) Refuse(where, "schemas are nested deeper than " + std::to_string(kMaxDepth) + " levels");
@@ -59,7 +89,16 @@ class Builder {
         Refuse(where, "the keyword '" + Printable(key, 40) + "' is not supported");
       }
     }
-    if (schema.contains("$ref")) return Ref(schema["$ref"], where);
+    if (schema.contains("$ref")) {
+      // What stands beside a reference holds too.
+      Json beside = Json::object();
+      for (const auto& [key, value] : schema.items()) {
+        if (key != "$ref" && key != "nullable" && kAnnotations.count(key) == 0 && !key.starts_with("x-")) beside[key] = value;
+      }
+      std::string rule = beside.empty() ? Ref(schema["$ref"], where) : Value(Merge(std::move(beside), Json{{"$ref", schema["$ref"]}}, where), where);
+      if (schema.contains("nullable") && schema["nullable"] == true) rule = Rule(rule + " | \"null\"");
+      return rule;
+    }
     const bool nullable = schema.contains("nullable") && schema["nullable"] == true;
     std::string rule = Plain(schema, where);
     if (nullable && rule != "value") rule = Rule(rule + " | \"null\"");
@@ -124,14 +163,56 @@ class Builder {
     for (const auto& [name, value] : schema.items()) {
       if (name != key && name != "nullable" && kAnnotations.count(name) == 0) beside[name] = value;
     }
+    std::vector<Json> branches;
     std::string body;
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string at = where + "/" + key + "/" + std::to_string(i);
-      Json one = list[i];
-      if (!beside.empty()) one = Merge(beside, one, at);
-      body += (i > 0 ? " | " : "") + Value(one, at);
+      branches.push_back(beside.empty() ? list[i] : Merge(beside, list[i], at));
+    }
+    if (key == "oneOf") {
+      if (const std::string rule = OneOf(branches, where + "/oneOf"); !rule.empty()) return rule;
+    }
+    for (size_t i = 0; i < branches.size(); ++i) {
+      body += (i > 0 ? " | " : "") + Value(branches[i], where + "/" + key + "/" + std::to_string(i));
     }
     return Rule(body);
+  }
+
+  // Values must match exactly one branch. Where it is seen that none matches two, any branch will do: returns "". So it is where that is
+  // not seen and the client has not asked for strictness; it is told.
+  std::string OneOf(const std::vector<Json>& branches, const std::string& where) {
+    const auto is_list = [](const Json& s) {
+      return s.is_object() && (s.contains("enum") || s.contains("const")) && std::all_of(s.items().begin(), s.items().end(), [](const auto& m) {
+        return m.key() == "enum" || m.key() == "const" || m.key() == "type" || kAnnotations.count(m.key()) != 0;
+      });
+    };
+    if (std::all_of(branches.begin(), branches.end(), is_list)) {
+      // Values that are listed: those of one branch only.
+      std::string body;
+      for (const Json& branch : branches) {
+        const Json values = branch.contains("const") ? Json::array({branch["const"]}) : branch["enum"];
+        if (!values.is_array()) return "";  // refused when the branch is read
+        for (const Json& v : values) {
+          if (std::count_if(branches.begin(), branches.end(), [&](const Json& b) { return MayBeValid(root_, v, b); }) != 1) continue;
+          if (MayBeValid(root_, v, branch)) body += (body.empty() ? "" : " | ") + GbnfLiteral(Dump(v));
+        }
+      }
+      if (body.empty()) Refuse(where, "no value matches exactly one branch");
+      return Rule(body);
+    }
+    for (size_t i = 0; i < branches.size(); ++i) {
+      for (size_t j = 0; j < branches.size(); ++j) {
+        if (i == j || (branches.size() <= kMaxOneOf && NeverBoth(root_, branches[i], branches[j]))) continue;
+        if (mode_.strict) {
+          Refuse(where, Format("a value may match both branch %zu and branch %zu; give every branch a required property with a const of its "
+                               "own, or use anyOf",
+                               std::min(i, j), std::max(i, j)));
+        }
+        if (mode_.relaxed != nullptr) mode_.relaxed->push_back(where);
+        return "";
+      }
+    }
+    return "";
   }
 
   // Both schemas' demands in one.
@@ -400,19 +481,30 @@ class Builder {
     int min, max;
     const std::string times = Times(schema, "minLength", "maxLength", where, &min, &max);
     const bool bounded = times != "*";
+    // A format and a pattern both hold, and so does the length.
+    std::vector<PatternNode> patterns;
     if (schema.contains("pattern")) {
       if (!schema["pattern"].is_string()) Refuse(where, "pattern takes a regular expression");
-      if (bounded) Refuse(where, "pattern together with minLength or maxLength is not supported");
-      return Rule("\"\\\"\" (" + PatternRule(schema["pattern"], where, field_) + ") \"\\\"\"");
+      patterns.push_back(ParsePattern(schema["pattern"], where, field_));
     }
     if (schema.contains("format") && schema["format"].is_string()) {
-      static const std::map<std::string, std::string> kFormats = {
-          {"date", "date"}, {"time", "time"}, {"date-time", "date \"T\" time"}, {"uuid", "uuid"}, {"ipv4", "ipv4"}, {"email", "email"}};
-      const auto it = kFormats.find(schema["format"]);
-      if (it != kFormats.end()) {
-        if (bounded) Refuse(where, "format together with minLength or maxLength is not supported");
-        return Rule("\"\\\"\" " + it->second + " \"\\\"\"");
+      if (const std::string format = FormatPattern(schema["format"]); !format.empty()) patterns.push_back(ParsePattern(format, where, field_));
+    }
+    if (!patterns.empty()) {
+      std::string texts;
+      try {
+        if (patterns.size() == 1 && !bounded) {
+          texts = PatternRule(patterns[0]);
+        } else {
+          const RuleSink sink{[this] { return NewName(); },
+                              [this](const std::string& name, const std::string& body) { *rules_ += name + " ::= " + body + "\n"; }};
+          texts = PatternRules(patterns, min, max == -2 ? -1 : max, sink);
+        }
+      } catch (const Error& e) {
+        Refuse(where, e.what());
       }
+      if (texts.empty()) Refuse(where, "no text has the pattern, format and length that are asked for");
+      return Rule("\"\\\"\" " + texts + " \"\\\"\"");
     }
     return bounded ? Rule("\"\\\"\" char" + times + " \"\\\"\"") : "string";
   }
@@ -486,6 +578,7 @@ class Builder {
   const Json& root_;
   const std::string field_, prefix_;
   std::string* rules_;
+  const SchemaMode mode_;
   std::map<std::string, std::string> by_body_, refs_;
   int n_rules_ = 0, n_merges_ = 0, ref_chain_ = 0, depth_ = 0;
 };
@@ -588,26 +681,18 @@ integer ::= "-"? ("0" | [1-9] [0-9]{0,15})
 boolean ::= "true" | "false"
 null ::= "null"
 ws ::= (" " | "\n" [ ]{0,20})?
-date ::= [0-9]{4} "-" ("0" [13578] "-" day31 | "1" [02] "-" day31 | "0" [469] "-" day30 | "11-" day30 | "02-" day28)
-day28 ::= "0" [1-9] | "1" [0-9] | "2" [0-8]
-day30 ::= "0" [1-9] | [12] [0-9] | "30"
-day31 ::= "0" [1-9] | [12] [0-9] | "3" [01]
-time ::= ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,9})? ("Z" | [+-] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9])
-uuid ::= [0-9a-fA-F]{8} "-" [0-9a-fA-F]{4} "-" [0-9a-fA-F]{4} "-" [0-9a-fA-F]{4} "-" [0-9a-fA-F]{12}
-octet ::= "25" [0-5] | "2" [0-4] [0-9] | "1" [0-9]{2} | [1-9] [0-9] | [0-9]
-ipv4 ::= octet "." octet "." octet "." octet
-email ::= [a-zA-Z0-9_] [a-zA-Z0-9_+-]{0,30} ("." [a-zA-Z0-9_+-]{1,20}){0,3} "@" ([a-zA-Z0-9] ([a-zA-Z0-9-]{0,20} [a-zA-Z0-9])? "."){1,3} [a-zA-Z]{2,10}
 )";
 }
 
-std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules, const Json* root) {
-  Builder builder(root != nullptr ? *root : schema, field, prefix, rules);
+std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules, const SchemaMode& mode,
+                        const Json* root) {
+  Builder builder(root != nullptr ? *root : schema, field, prefix, rules, mode);
   return builder.Value(schema, "");
 }
 
-std::string SchemaGrammar(const Json& schema, const std::string& field) {
+std::string SchemaGrammar(const Json& schema, const std::string& field, const SchemaMode& mode) {
   std::string rules;
-  const std::string root = SchemaRules(schema, field, "s", &rules);
+  const std::string root = SchemaRules(schema, field, "s", &rules, mode);
   return "root ::= " + root + "\n" + rules + JsonRules();
 }
 

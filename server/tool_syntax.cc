@@ -156,7 +156,9 @@ std::vector<std::string> ArgumentRules(const Tools& tools, std::string* rules, s
   for (size_t i = 0; i < tools.size(); ++i) {
     std::string own, rule;
     try {
-      rule = SchemaRules(tools[i].parameters, "tools", "t" + std::to_string(i) + "x", &own);
+      std::vector<std::string> places;
+      rule = SchemaRules(tools[i].parameters, "tools", "t" + std::to_string(i) + "x", &own, {tools[i].strict, &places});
+      if (!places.empty()) relaxed->push_back(tools[i].name);
     } catch (const ApiError&) {
       if (tools[i].strict) throw;
       relaxed->push_back(tools[i].name);

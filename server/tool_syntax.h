@@ -47,7 +47,7 @@ class ToolSyntax {
   // `tools` must outlive the reader.
   virtual std::unique_ptr<CallReader> NewReader(const Tools& tools) const = 0;
   // GBNF, without JsonRules(), of calls from their trigger on. Schemas that cannot be said in a grammar throw ApiError(400) for strict tools;
-  // for others any object is allowed, and their names are appended to *relaxed.
+  // for others any object is allowed (or a oneOf taken as anyOf), and their names are appended to *relaxed.
   virtual std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const = 0;
 };
 

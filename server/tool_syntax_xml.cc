@@ -276,14 +276,19 @@ class Xml final : public ToolSyntax {
     const Kind kind = KindOf(schema, tool.parameters);
     const std::string end = " \"\\n</parameter>\\n\"";
     if (kind == Kind::kJson) {
+      const auto note = [&] {
+        if (relaxed->empty() || relaxed->back() != tool.name) relaxed->push_back(tool.name);
+      };
       std::string own;
       try {
-        const std::string rule = SchemaRules(schema, "tools", prefix, &own, &tool.parameters);
+        std::vector<std::string> places;
+        const std::string rule = SchemaRules(schema, "tools", prefix, &own, {tool.strict, &places}, &tool.parameters);
+        if (!places.empty()) note();
         *rules += own;
         return rule + end;
       } catch (const ApiError&) {
         if (tool.strict) throw;
-        if (relaxed->empty() || relaxed->back() != tool.name) relaxed->push_back(tool.name);
+        note();
         return "value" + end;
       }
     }
