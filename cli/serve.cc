@@ -64,6 +64,16 @@ server::ModelSpec ParseModel(const std::string& text) {
   return spec;
 }
 
+// Every option can be set by LUTRA_ and its long name in capitals.
+void NameInEnvironment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (!option->get_envname().empty() || option->get_lnames().empty() || option == app.get_help_ptr()) continue;
+    std::string name = "LUTRA_";
+    for (const char c : option->get_lnames()[0]) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    option->envname(name);
+  }
+}
+
 }  // namespace
 
 int RunServe(int argc, char** argv) {
@@ -95,8 +105,10 @@ int RunServe(int argc, char** argv) {
   env(app.add_option("--drain", options.drain_seconds, "seconds that answers may go on after SIGTERM")->type_name("S")->check(CLI::Range(0.0, 3600.0))->capture_default_str(), "LUTRA_DRAIN");
   env(app.add_option("--ping", options.app.ping_seconds, "seconds after which a silent stream gets a comment")->type_name("S")->check(CLI::Range(0.1, 3600.0))->capture_default_str(), "LUTRA_PING");
   app.add_flag("--no-slots", no_slots, "turns /slots and /props off");
+  app.add_flag("--strict", options.app.strict_fields, "refuses requests with fields that are not known");
   app.add_flag("-v,--verbose", verbose, "logs every request, /health too");
   AddSamplingOptions(app, &common.sampling);
+  NameInEnvironment(app);
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
 
   if (models.empty()) models.push_back(DemoModelPath());

@@ -29,6 +29,8 @@ const char* TypeOf(int status) {
     case 403: return "permission_error";
     case 429: return "rate_limit_error";
     case 503: return "service_unavailable_error";
+    case 501:
+    case 505: return "invalid_request_error";
     default: return status >= 500 ? "server_error" : "invalid_request_error";
   }
 }

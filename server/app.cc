@@ -10,6 +10,7 @@
 namespace lutra::server {
 namespace {
 
+constexpr size_t kMaxNameBytesShown = 60;
 constexpr size_t kMaxUnknownLogged = 1000;  // names; clients cannot fill the log or the memory
 
 // True if `given` is one of the keys. Time depends on the lengths only: every byte of every key is looked at.
@@ -65,12 +66,20 @@ std::string Call::client(const std::string& user) const {
   return scope() + "/" + exchange.request.remote_addr + "/" + user.substr(0, 64);
 }
 
+ApiError Cancelled(const Exchange& exchange) {
+  if (exchange.client_gone()) return ApiError(499, "the client went away", "", "client_closed_request");
+  return ApiError(503, "the server is shutting down", "", "shutting_down");
+}
+
 void Reply(Call& call, int status, const Json& json) {
   call.response().status = status;
   call.response().set_content(Dump(json), "application/json");
 }
 
-App::App(AppOptions options) : options_(std::move(options)) {}
+App::App(AppOptions options) : options_(std::move(options)) {
+  // The parser of heads decodes the values of headers.
+  for (std::string& key : options_.api_keys) key = httplib::detail::decode_url(key, false);
+}
 
 void App::SetModels(std::vector<std::unique_ptr<ServedModel>> models) {
   models_ = std::move(models);
@@ -89,13 +98,12 @@ ServedModel& App::Model(const std::string& name) const {
 
 std::string HeaderNames(std::span<const std::string> names) {
   std::string text;
-  size_t shown = 0;
-  for (const std::string& name : names) {
-    const bool plain = !name.empty() && name.size() <= 60 && std::all_of(name.begin(), name.end(), [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '#';
-    });
-    if (!plain || shown == kMaxNamesShown) continue;
-    text += (shown++ > 0 ? ", " : "") + name;
+  for (size_t i = 0; i < std::min(names.size(), kMaxNamesShown); ++i) {
+    if (i > 0) text += ", ";
+    for (const char c : names[i].substr(0, kMaxNameBytesShown)) {
+      const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_-.~/$#[]").find(c) != std::string_view::npos;
+      text += plain ? std::string(1, c) : Format("%%%02X", static_cast<unsigned char>(c));
+    }
   }
   return text;
 }
@@ -105,6 +113,9 @@ Params App::Read(Call& call, Endpoint endpoint) {
   const Params params = ReadParams(body, endpoint, body.is_object() && body.contains("model") && body["model"].is_string()
                                                        ? Model(body["model"]).sampling()
                                                        : models_[0]->sampling());
+  if (options_.strict_fields && !params.unknown.empty()) {
+    throw ApiError(400, "field '" + Printable(params.unknown[0], 60) + "' is not known", Utf8Sanitize(params.unknown[0].substr(0, 60)), "unknown_field");
+  }
   std::vector<std::string> names = params.ignored;
   for (const std::string& name : params.unknown) {
     names.push_back(name);
@@ -179,9 +190,9 @@ void App::Handle(Exchange& exchange) {
       if (method == r.method) found = &r;
     }
     if (method == "OPTIONS" && !methods.empty()) {
-      response.status = 204;
+      response.status = 200;  // not 204, which may have no Content-Length
       if (!cors) response.set_header("Allow", methods + ", OPTIONS");
-      Log(call, 204);
+      Log(call, 200);
       return;
     }
     if (found == nullptr && methods.empty()) {

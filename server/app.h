@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "server/answer.h"
+#include "server/api_error.h"
 #include "server/http/http_server.h"
 #include "server/params.h"
 #include "server/served_model.h"
@@ -23,6 +24,7 @@ struct AppOptions {
   std::vector<std::string> allowed_hosts;    // Host names taken beside loopback ones; "*": any
   bool check_host = true;                    // set where the server listens on a loopback address
   bool expose_slots = true;                  // /slots and /props
+  bool strict_fields = false;                // unknown fields are a 400 instead of a note in x-ignored-params
   double ping_seconds = 5;                   // a comment in a stream that is silent for so long
 };
 
@@ -57,7 +59,7 @@ struct Route {
 };
 std::span<const Route> Routes();
 
-// Names that clients chose as a header's value: plain ones only, at most kMaxNamesShown.
+// Names that clients chose as a header's value, percent-encoded, at most kMaxNamesShown.
 std::string HeaderNames(std::span<const std::string> names);
 
 // Thread-safe once models are set.
@@ -90,7 +92,7 @@ class App {
   void Guard(Call& call, const Route* route);
   bool Preflight(Exchange& exchange, const std::string& origin);
 
-  const AppOptions options_;
+  AppOptions options_;  // as given but for the keys; never changed later
   std::vector<std::unique_ptr<ServedModel>> models_;
   std::atomic<bool> ready_{false}, stopping_{false};
   const HttpStats* transport_ = nullptr;
@@ -99,6 +101,9 @@ class App {
   mutable std::mutex counts_mutex_;
   std::map<std::pair<std::string, int>, uint64_t> counts_;   // by path and status
 };
+
+// Why an answer was cancelled: its client went away (499, which nobody reads but the log), or the server is ending (503).
+ApiError Cancelled(const Exchange& exchange);
 
 // Puts JSON into an answer.
 void Reply(Call& call, int status, const Json& json);

@@ -4,8 +4,20 @@
 
 #include "kernels/base/utf8.h"
 #include "server/api_error.h"
+#include "server/limits.h"
 
 namespace lutra::server {
+namespace {
+
+// What the library says is wrong, without its own name and the position, which is told before it.
+std::string Reason(const Json::exception& e) {
+  std::string text = e.what();
+  if (const size_t at = text.find("] "); text.starts_with('[') && at != std::string::npos) text.erase(0, at + 2);
+  if (const size_t at = text.find(": "); text.starts_with("parse error") && at != std::string::npos) text.erase(0, at + 2);
+  return Printable(text, 300);
+}
+
+}  // namespace
 
 Json ParseJson(std::string_view text) {
   int depth = 0;
@@ -28,10 +40,10 @@ Json ParseJson(std::string_view text) {
   try {
     return Json::parse(text, bounded);
   } catch (const Json::parse_error& e) {
-    throw ApiError(400, Format("the body is not valid JSON at byte %zu: %s", e.byte, Printable(e.what(), 300).c_str()), "",
+    throw ApiError(400, Format("the body is not valid JSON at byte %zu: %s", e.byte, Reason(e).c_str()), "",
                    "invalid_json");
   } catch (const Json::exception& e) {
-    throw ApiError(400, Format("the body is not valid JSON: %s", Printable(e.what(), 300).c_str()), "", "invalid_json");
+    throw ApiError(400, Format("the body is not valid JSON: %s", Reason(e).c_str()), "", "invalid_json");
   }
 }
 

@@ -10,10 +10,7 @@ namespace lutra::server {
 
 using Json = nlohmann::ordered_json;
 
-inline constexpr int kMaxJsonDepth = 64;
-inline constexpr int kMaxJsonMembers = 2048;  // of one object: reading a name looks through those before it
-
-// Throws ApiError(400) naming the offset for malformed text, numbers out of range and bad UTF-8, and naming the limits above.
+// Throws ApiError(400) naming the offset for malformed text, numbers out of range and bad UTF-8, and naming the limits kMaxJsonDepth and kMaxJsonMembers.
 Json ParseJson(std::string_view text);
 
 // One line, always valid UTF-8.

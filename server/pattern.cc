@@ -5,14 +5,12 @@
 
 #include "kernels/base/utf8.h"
 #include "server/api_error.h"
+#include "server/limits.h"
 
 namespace lutra::server {
 namespace {
 
 using Kind = PatternNode::Kind;
-constexpr int kMaxDepth = 100;
-constexpr int kMaxRepeat = 4096;
-constexpr size_t kMaxPatternBytes = 4096;
 constexpr uint32_t kMaxCodePoint = 0x10FFFF;
 
 std::vector<CharRange> Others(std::vector<CharRange> ranges) {
@@ -37,7 +35,8 @@ class PatternParser {
       : text_(text), where_(where), field_(field) {}
 
   PatternNode Run() {
-    if (text_.size() > kMaxPatternBytes) Refuse("it is longer than 4096 bytes");
+    if (text_.size() > kMaxPatternBytes)
+      Refuse("it is longer than " + std::to_string(kMaxPatternBytes) + " bytes");
     PatternNode out{Kind::kChoice};
     // Anchors bind tighter than |: each alternative has its own.
     for (;;) {
@@ -58,14 +57,15 @@ class PatternParser {
 
  private:
   [[noreturn]] void Refuse(const std::string& what) const {
-    throw ApiError(400, "field '" + field_ + "': at " + (where_.empty() ? "the schema's root" : where_) + ": pattern '" +
-                            Printable(text_, 60) + "': " + what,
+    throw ApiError(400,
+                   "field '" + field_ + "': at " + (where_.empty() ? "the schema's root" : where_) +
+                       ": pattern '" + Printable(text_, 60) + "': " + what,
                    field_, "invalid_schema");
   }
   bool Peek(char c) const { return at_ < text_.size() && text_[at_] == c; }
 
   PatternNode Choice(int depth) {
-    if (depth > kMaxDepth) Refuse("its groups are too deep");
+    if (depth > kMaxPatternDepth) Refuse("its groups are too deep");
     PatternNode out{Kind::kChoice};
     out.parts.push_back(Items(depth));
     while (Peek('|')) {
@@ -96,7 +96,8 @@ class PatternParser {
     const size_t begin = at_;
     for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
       n = n * 10 + (text_[at_] - '0');
-      if (n > kMaxRepeat) Refuse("it repeats more than " + std::to_string(kMaxRepeat) + " times");
+      if (n > kMaxPatternRepeat)
+        Refuse("it repeats more than " + std::to_string(kMaxPatternRepeat) + " times");
     }
     if (at_ == begin) Refuse("{m,n} is malformed");
     return n;
@@ -106,9 +107,14 @@ class PatternParser {
     if (at_ >= text_.size()) return;
     int min = 0, max = -1;
     switch (text_[at_]) {
-      case '*': break;
-      case '+': min = 1; break;
-      case '?': max = 1; break;
+      case '*':
+        break;
+      case '+':
+        min = 1;
+        break;
+      case '?':
+        max = 1;
+        break;
       case '{':
         ++at_;
         min = max = Number();
@@ -119,7 +125,8 @@ class PatternParser {
         if (!Peek('}')) Refuse("{m,n} is malformed");
         if (max >= 0 && max < min) Refuse("{m,n} has the greater number first");
         break;
-      default: return;
+      default:
+        return;
     }
     ++at_;
     if (Peek('?')) ++at_;  // lazy: which texts match is the same
@@ -134,7 +141,8 @@ class PatternParser {
       if (Peek('?')) {
         if (text_.compare(at_, 2, "?:") == 0) {
           at_ += 2;
-        } else if (text_.compare(at_, 2, "?<") == 0 && at_ + 2 < text_.size() && text_[at_ + 2] != '=' && text_[at_ + 2] != '!') {
+        } else if (text_.compare(at_, 2, "?<") == 0 && at_ + 2 < text_.size() &&
+                   text_[at_ + 2] != '=' && text_[at_ + 2] != '!') {
           const size_t close = text_.find('>', at_);
           if (close == std::string::npos) Refuse("> is missing");
           at_ = close + 1;
@@ -163,7 +171,10 @@ class PatternParser {
     uint32_t value = 0;
     for (size_t i = 0; i < n; ++i, ++at_) {
       const char c = at_ < text_.size() ? text_[at_] : '\0';
-      const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int d = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
       if (d < 0) Refuse("a hexadecimal digit is missing");
       value = value * 16 + static_cast<uint32_t>(d);
     }
@@ -176,28 +187,52 @@ class PatternParser {
       const size_t n = std::max<size_t>(1, Utf8SequenceLength(std::string_view(text_).substr(at_)));
       const uint8_t first = static_cast<uint8_t>(text_[at_]);
       uint32_t code = n == 1 ? first : first & (0x7Fu >> n);
-      for (size_t i = 1; i < n; ++i) code = code << 6 | (static_cast<uint8_t>(text_[at_ + i]) & 0x3F);
+      for (size_t i = 1; i < n; ++i)
+        code = code << 6 | (static_cast<uint8_t>(text_[at_ + i]) & 0x3F);
       at_ += n;
       out->emplace_back(code, code);
       return;
     }
     ++at_;
     const char c = at_ < text_.size() ? text_[at_++] : '\0';
-    const auto add = [&](std::initializer_list<CharRange> ranges) { out->insert(out->end(), ranges); };
+    const auto add = [&](std::initializer_list<CharRange> ranges) {
+      out->insert(out->end(), ranges);
+    };
     switch (c) {
-      case 'D': *negated = true; [[fallthrough]];
-      case 'd': return add({{'0', '9'}});
-      case 'W': *negated = true; [[fallthrough]];
-      case 'w': return add({{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}});
-      case 'S': *negated = true; [[fallthrough]];
+      case 'D':
+        *negated = true;
+        [[fallthrough]];
+      case 'd':
+        return add({{'0', '9'}});
+      case 'W':
+        *negated = true;
+        [[fallthrough]];
+      case 'w':
+        return add({{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}});
+      case 'S':
+        *negated = true;
+        [[fallthrough]];
       case 's':
-        return add({{' ', ' '}, {'\t', '\r'}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F},
-                    {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}});
-      case 'n': return add({{'\n', '\n'}});
-      case 't': return add({{'\t', '\t'}});
-      case 'r': return add({{'\r', '\r'}});
-      case 'f': return add({{'\f', '\f'}});
-      case 'v': return add({{'\v', '\v'}});
+        return add({{' ', ' '},
+                    {'\t', '\r'},
+                    {0xA0, 0xA0},
+                    {0x1680, 0x1680},
+                    {0x2000, 0x200A},
+                    {0x2028, 0x2029},
+                    {0x202F, 0x202F},
+                    {0x205F, 0x205F},
+                    {0x3000, 0x3000},
+                    {0xFEFF, 0xFEFF}});
+      case 'n':
+        return add({{'\n', '\n'}});
+      case 't':
+        return add({{'\t', '\t'}});
+      case 'r':
+        return add({{'\r', '\r'}});
+      case 'f':
+        return add({{'\f', '\f'}});
+      case 'v':
+        return add({{'\v', '\v'}});
       case 'x': {
         const uint32_t code = Hex(2);
         return add({{code, code}});
@@ -206,7 +241,8 @@ class PatternParser {
         const uint32_t code = Hex(4);
         return add({{code, code}});
       }
-      default: break;
+      default:
+        break;
     }
     if (c == '\0' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) {
       Refuse(c == '\0' ? "it ends with \\" : std::string("\\") + c + " is not supported");
@@ -225,7 +261,8 @@ class PatternParser {
       std::vector<CharRange> one;
       One(&one, &not_these);
       if (not_these) one = Others(one);
-      if (one.size() == 1 && one[0].first == one[0].second && Peek('-') && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
+      if (one.size() == 1 && one[0].first == one[0].second && Peek('-') && at_ + 1 < text_.size() &&
+          text_[at_ + 1] != ']') {
         ++at_;
         std::vector<CharRange> to;
         One(&to, &not_these);
@@ -245,7 +282,8 @@ class PatternParser {
 
 }  // namespace
 
-PatternNode ParsePattern(const std::string& pattern, const std::string& where, const std::string& field) {
+PatternNode ParsePattern(const std::string& pattern, const std::string& where,
+                         const std::string& field) {
   return PatternParser(pattern, where, field).Run();
 }
 

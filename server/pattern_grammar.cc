@@ -4,6 +4,7 @@
 #include <set>
 
 #include "kernels/base/error.h"
+#include "server/limits.h"
 #include "server/pattern.h"
 
 namespace lutra::server {
@@ -12,15 +13,15 @@ namespace {
 using Kind = PatternNode::Kind;
 using Ranges = std::vector<CharRange>;
 constexpr uint32_t kMaxCodePoint = 0x10FFFF;
-constexpr size_t kMaxPlaces = 20000;        // of one pattern, its repetitions written out
-constexpr size_t kMaxWork = size_t{1} << 21;  // places looked at while automata are made
 
-// As a JSON string spells them: what must be escaped is, by its short form; other control characters and halves of surrogate pairs
-// are left out. "" if nothing is left.
+// As a JSON string spells them: what must be escaped is, by its short form; other control
+// characters and halves of surrogate pairs are left out. "" if nothing is left.
 std::string Spelled(const Ranges& ranges) {
   static constexpr std::pair<uint32_t, const char*> kEscapes[] = {
-      {'"', "\"\\\\\\\"\""}, {'\\', "\"\\\\\\\\\""}, {'\n', "\"\\\\n\""}, {'\t', "\"\\\\t\""}, {'\r', "\"\\\\r\""}, {'\b', "\"\\\\b\""}, {'\f', "\"\\\\f\""}};
-  static constexpr CharRange kPlain[] = {{0x20, 0x21}, {0x23, 0x5B}, {0x5D, 0x7E}, {0x80, 0xD7FF}, {0xE000, kMaxCodePoint}};
+      {'"', "\"\\\\\\\"\""}, {'\\', "\"\\\\\\\\\""}, {'\n', "\"\\\\n\""}, {'\t', "\"\\\\t\""},
+      {'\r', "\"\\\\r\""},   {'\b', "\"\\\\b\""},    {'\f', "\"\\\\f\""}};
+  static constexpr CharRange kPlain[] = {
+      {0x20, 0x21}, {0x23, 0x5B}, {0x5D, 0x7E}, {0x80, 0xD7FF}, {0xE000, kMaxCodePoint}};
   std::string set, out;
   const auto code = [](uint32_t c) { return Format("\\U%08X", c); };
   for (const auto& [from, to] : ranges) {
@@ -55,7 +56,8 @@ class Alphabet {
       const auto next = std::next(it);
       std::vector<bool> in(sets_.size());
       for (size_t s = 0; s < sets_.size(); ++s) {
-        in[s] = std::any_of(sets_[s].begin(), sets_[s].end(), [&](const CharRange& r) { return r.first <= *it && *it <= r.second; });
+        in[s] = std::any_of(sets_[s].begin(), sets_[s].end(),
+                            [&](const CharRange& r) { return r.first <= *it && *it <= r.second; });
       }
       if (std::find(in.begin(), in.end(), true) == in.end()) continue;
       classes[in].emplace_back(*it, next == cuts.end() ? kMaxCodePoint : *next - 1);
@@ -76,8 +78,8 @@ class Alphabet {
   std::vector<std::vector<bool>> members_;
 };
 
-// One pattern: places in it (Thompson's construction), and sets of places as the states of a deterministic automaton, made when they
-// are come to.
+// One pattern: places in it (Thompson's construction), and sets of places as the states of a
+// deterministic automaton, made when they are come to.
 class Automaton {
  public:
   Automaton(const PatternNode& pattern, Alphabet* alphabet) : alphabet_(*alphabet) {
@@ -86,14 +88,18 @@ class Automaton {
   }
 
   int Start() { return Closure({begin_}); }
-  bool CanEnd(int state) const { return std::binary_search(states_[static_cast<size_t>(state)].begin(), states_[static_cast<size_t>(state)].end(), end_); }
+  bool CanEnd(int state) const {
+    return std::binary_search(states_[static_cast<size_t>(state)].begin(),
+                              states_[static_cast<size_t>(state)].end(), end_);
+  }
   // -1 if no text goes on so.
   int Step(int state, size_t c) {
     const auto [it, added] = steps_.try_emplace({state, c}, -1);
     if (!added) return it->second;
     std::vector<uint32_t> next;
     for (const uint32_t p : states_[static_cast<size_t>(state)]) {
-      if (places_[p].takes && alphabet_.Contains(places_[p].set, c)) next.push_back(places_[p].next[0]);
+      if (places_[p].takes && alphabet_.Contains(places_[p].set, c))
+        next.push_back(places_[p].next[0]);
     }
     const int target = next.empty() ? -1 : Closure(std::move(next));
     steps_[{state, c}] = target;
@@ -102,14 +108,16 @@ class Automaton {
 
  private:
   struct Place {
-    bool takes = false;          // a character of `set`; otherwise nothing
+    bool takes = false;  // a character of `set`; otherwise nothing
     uint32_t set = 0;
     std::vector<uint32_t> next = {};
   };
 
   uint32_t Add(Place place) {
-    if (places_.size() >= kMaxPlaces) {
-      Fail(ErrorCode::kResourceExhausted, "the pattern is too large: more than %zu places with its repetitions written out", kMaxPlaces);
+    if (places_.size() >= kMaxPatternPlaces) {
+      Fail(ErrorCode::kResourceExhausted,
+           "the pattern is too large: more than %zu places with its repetitions written out",
+           kMaxPatternPlaces);
     }
     places_.push_back(std::move(place));
     return static_cast<uint32_t>(places_.size() - 1);
@@ -118,16 +126,19 @@ class Automaton {
   // Where texts of `node` begin behind which the text goes on at `next`.
   uint32_t Compile(const PatternNode& node, uint32_t next, Alphabet* alphabet) {
     switch (node.kind) {
-      case Kind::kChars: return Add({true, alphabet->Set(node.chars), {next}});
+      case Kind::kChars:
+        return Add({true, alphabet->Set(node.chars), {next}});
       case Kind::kSequence:
         for (size_t i = node.parts.size(); i-- > 0;) next = Compile(node.parts[i], next, alphabet);
         return next;
       case Kind::kChoice: {
         Place choice;
-        for (const PatternNode& part : node.parts) choice.next.push_back(Compile(part, next, alphabet));
+        for (const PatternNode& part : node.parts)
+          choice.next.push_back(Compile(part, next, alphabet));
         return Add(std::move(choice));
       }
-      case Kind::kRepeat: break;
+      case Kind::kRepeat:
+        break;
     }
     const PatternNode& part = node.parts[0];
     const uint32_t behind = next;
@@ -150,7 +161,8 @@ class Automaton {
     while (!todo.empty()) {
       const uint32_t p = todo.back();
       todo.pop_back();
-      if (++work_ > kMaxWork) Fail(ErrorCode::kResourceExhausted, "the pattern is too ambiguous");
+      if (++work_ > kMaxPatternWork)
+        Fail(ErrorCode::kResourceExhausted, "the pattern is too ambiguous");
       if (places_[p].takes) continue;
       for (const uint32_t q : places_[p].next) {
         if (seen.insert(q).second) todo.push_back(q);
@@ -181,28 +193,36 @@ std::string PatternRule(const PatternNode& node) {
   switch (node.kind) {
     case Kind::kChars:
       out = Spelled(node.chars);
-      if (out.empty()) Fail(ErrorCode::kUnsupported, "a class of the pattern holds nothing that a JSON string can");
+      if (out.empty())
+        Fail(ErrorCode::kUnsupported,
+             "a class of the pattern holds nothing that a JSON string can");
       return "(" + out + ")";
     case Kind::kSequence:
-      for (const PatternNode& part : node.parts) out += (out.empty() ? "" : " ") + PatternRule(part);
+      for (const PatternNode& part : node.parts)
+        out += (out.empty() ? "" : " ") + PatternRule(part);
       return out.empty() ? "\"\"" : out;
     case Kind::kChoice:
-      for (const PatternNode& part : node.parts) out += (out.empty() ? "" : " | ") + PatternRule(part);
+      for (const PatternNode& part : node.parts)
+        out += (out.empty() ? "" : " | ") + PatternRule(part);
       return "(" + out + ")";
-    case Kind::kRepeat: break;
+    case Kind::kRepeat:
+      break;
   }
-  const std::string times = node.max < 0 ? (node.min == 0 ? "*" : "{" + std::to_string(node.min) + ",}")
-                                         : "{" + std::to_string(node.min) + "," + std::to_string(node.max) + "}";
+  const std::string times =
+      node.max < 0 ? (node.min == 0 ? "*" : "{" + std::to_string(node.min) + ",}")
+                   : "{" + std::to_string(node.min) + "," + std::to_string(node.max) + "}";
   return "(" + PatternRule(node.parts[0]) + ")" + times;
 }
 
-std::string PatternRules(std::span<const PatternNode> patterns, int min, int max, const RuleSink& sink) {
+std::string PatternRules(std::span<const PatternNode> patterns, int min, int max,
+                         const RuleSink& sink) {
   Alphabet alphabet;
   std::vector<Automaton> automata;
   for (const PatternNode& p : patterns) automata.emplace_back(p, &alphabet);
   alphabet.Divide();
 
-  // States of all automata and the number of characters so far, which counts no further than it matters.
+  // States of all automata and the number of characters so far, which counts no further than it
+  // matters.
   struct State {
     std::vector<int> of;
     int n = 0;
@@ -218,12 +238,15 @@ std::string PatternRules(std::span<const PatternNode> patterns, int min, int max
     const auto [it, added] = index.try_emplace({of, n}, static_cast<uint32_t>(states.size()));
     if (added) {
       if (states.size() >= kMaxPatternStates) {
-        Fail(ErrorCode::kResourceExhausted, "the pattern with this length needs more than %zu states; lower maxLength or simplify the pattern",
+        Fail(ErrorCode::kResourceExhausted,
+             "the pattern with this length needs more than %zu states; lower maxLength or simplify "
+             "the pattern",
              kMaxPatternStates);
       }
       State s{of, n};
       s.can_end = n >= min;
-      for (size_t a = 0; a < automata.size(); ++a) s.can_end = s.can_end && automata[a].CanEnd(of[a]);
+      for (size_t a = 0; a < automata.size(); ++a)
+        s.can_end = s.can_end && automata[a].CanEnd(of[a]);
       states.push_back(std::move(s));
     }
     return it->second;
@@ -276,7 +299,8 @@ std::string PatternRules(std::span<const PatternNode> patterns, int min, int max
       std::string& name = class_rules[classes];
       if (name.empty()) {
         Ranges ranges;
-        for (const size_t c : classes) ranges.insert(ranges.end(), alphabet.ranges(c).begin(), alphabet.ranges(c).end());
+        for (const size_t c : classes)
+          ranges.insert(ranges.end(), alphabet.ranges(c).begin(), alphabet.ranges(c).end());
         std::sort(ranges.begin(), ranges.end());
         name = sink.name();
         sink.define(name, Spelled(ranges));

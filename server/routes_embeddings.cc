@@ -75,10 +75,10 @@ void Embeddings(Call& call) {
     size_t i;
     SequenceEvent event;
     while (!run->finished()) {
-      if (call.exchange.client_gone()) throw ApiError(499, "the client went away", "", "client_closed_request");
+      if (call.exchange.client_gone()) throw Cancelled(call.exchange);
       if (!run->Next(&i, &event, std::chrono::milliseconds(1000))) continue;
       if (event.error != nullptr) std::rethrow_exception(event.error);
-      if (event.finish == FinishReason::kCancelled) throw ApiError(503, "the server is shutting down", "", "shutting_down");
+      if (event.finish == FinishReason::kCancelled) throw Cancelled(call.exchange);
       found[i] = std::move(event.embedding);
     }
     for (std::vector<float>& v : found) {

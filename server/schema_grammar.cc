@@ -9,6 +9,7 @@
 
 #include "kernels/base/utf8.h"
 #include "server/api_error.h"
+#include "server/limits.h"
 #include "server/pattern.h"
 #include "server/schema_overlap.h"
 
@@ -22,11 +23,6 @@ const std::set<std::string> kAnnotations = {"title", "description", "default", "
 const std::set<std::string> kKnown = {"type", "enum", "const", "properties", "required", "additionalProperties", "items", "prefixItems",
                                       "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum",
                                       "exclusiveMinimum", "exclusiveMaximum", "anyOf", "oneOf", "allOf", "$ref", "nullable"};
-constexpr int kMaxRepeat = 2000;  // of items and characters; the grammar's own limit is higher
-constexpr int kMaxRules = 20000;
-constexpr int kMaxOneOf = 64;     // branches that are compared, each with each
-constexpr int kMaxMerges = 2000;  // each copies a schema
-constexpr int kMaxDepth = 500;    // of schemas within schemas, references followed: reading them recurses
 
 // The formats that are honoured, as patterns; "" for others. Some are narrower than what is valid, none is wider.
 std::string FormatPattern(const std::string& format) {
@@ -61,7 +57,7 @@ class Builder {
       : root_(root), field_(std::move(field)), prefix_(std::move(prefix)), rules_(rules), mode_(mode) {}
 
   std::string Value(const Json& schema, const std::string& where) {
-    if (depth_ >= kMaxDepth) Refuse(where, "schemas are nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    if (depth_ >= kMaxSchemaDepth) Refuse(where, "schemas are nested deeper than " + std::to_string(kMaxSchemaDepth) + " levels");
     ++depth_;
     std::string rule = OneValue(schema, where);
     --depth_;
@@ -110,7 +106,7 @@ class Builder {
                    "invalid_schema");
   }
   std::string NewName() {
-    if (++n_rules_ > kMaxRules) Refuse("", "the schema is too large");
+    if (++n_rules_ > kMaxSchemaRules) Refuse("", "the schema is too large");
     return prefix_ + std::to_string(n_rules_);
   }
 
@@ -202,7 +198,7 @@ class Builder {
     }
     for (size_t i = 0; i < branches.size(); ++i) {
       for (size_t j = 0; j < branches.size(); ++j) {
-        if (i == j || (branches.size() <= kMaxOneOf && NeverBoth(root_, branches[i], branches[j]))) continue;
+        if (i == j || (branches.size() <= kMaxSchemaOneOf && NeverBoth(root_, branches[i], branches[j]))) continue;
         if (mode_.strict) {
           Refuse(where, Format("a value may match both branch %zu and branch %zu; give every branch a required property with a const of its "
                                "own, or use anyOf",
@@ -217,7 +213,7 @@ class Builder {
 
   // Both schemas' demands in one.
   Json Merge(Json a, Json b, const std::string& where) {
-    if (++n_merges_ > kMaxMerges) Refuse(where, "the schema is too large");
+    if (++n_merges_ > kMaxSchemaMerges) Refuse(where, "the schema is too large");
     for (int i = 0; b.is_object() && b.contains("$ref"); ++i) {
       if (i > 64 || !b["$ref"].is_string()) Refuse(where, "$ref refers to itself");
       try {
@@ -272,7 +268,7 @@ class Builder {
       Json merged = schema;
       merged.erase("allOf");
       for (const Json& part : schema["allOf"]) merged = Merge(std::move(merged), part, where + "/allOf");
-      if (merged.is_object() && merged.contains("allOf") && ++n_merges_ > kMaxMerges) Refuse(where, "the schema is too large");
+      if (merged.is_object() && merged.contains("allOf") && ++n_merges_ > kMaxSchemaMerges) Refuse(where, "the schema is too large");
       return Value(merged, where);
     }
     if (schema.contains("anyOf")) return Alternatives(schema["anyOf"], "anyOf", schema, where);
@@ -418,17 +414,17 @@ class Builder {
     if (!schema.contains(key)) return otherwise;
     const Json& v = schema[key];
     if (!v.is_number() || v.get<double>() < 0 || v.get<double>() != std::floor(v.get<double>())) Refuse(where, std::string(key) + " takes a whole number from 0");
-    if (v.get<double>() > kMaxRepeat) {
+    if (v.get<double>() > kMaxSchemaRepeat) {
       if (std::string_view(key).starts_with("max")) return -1;  // longer than we let anything be; see below
-      Refuse(where, std::string(key) + " is greater than " + std::to_string(kMaxRepeat));
+      Refuse(where, std::string(key) + " is greater than " + std::to_string(kMaxSchemaRepeat));
     }
     return v.get<int>();
   }
-  // A maximum beyond kMaxRepeat is kept by allowing kMaxRepeat.
+  // A maximum beyond kMaxSchemaRepeat is kept by allowing kMaxSchemaRepeat.
   std::string Times(const Json& schema, const char* min_key, const char* max_key, const std::string& where, int* min, int* max) {
     *min = Count(schema, min_key, 0, where);
     *max = schema.contains(max_key) ? Count(schema, max_key, -1, where) : -2;
-    if (*max == -1) *max = kMaxRepeat;
+    if (*max == -1) *max = kMaxSchemaRepeat;
     if (*max >= 0 && *max < *min) Refuse(where, std::string(min_key) + " is greater than " + max_key);
     if (*max == -2) return *min == 0 ? "*" : "{" + std::to_string(*min) + ",}";
     return "{" + std::to_string(*min) + "," + std::to_string(*max) + "}";

@@ -5,9 +5,10 @@
 
 namespace lutra::server {
 
-// True if no value that the grammar of `made` writes is valid under `other`. False if one is or if that is not seen: looked at are types,
-// const and enum, ranges of numbers and lengths, and of objects the properties that are required on one side and excluded or of another
-// kind on the other. `root`: what references refer to.
+// True if no value that the grammar of `made` writes is valid under `other`. False if one is or if
+// that is not seen: looked at are types, const and enum, ranges of numbers and lengths, and of
+// objects the properties that are required on one side and excluded or of another kind on the
+// other. `root`: what references refer to.
 bool NeverBoth(const Json& root, const Json& made, const Json& other);
 
 // False if `value` is certainly not valid under `schema`.

@@ -14,6 +14,16 @@ AppOptions ForHost(AppOptions options, const std::string& host) {
   return options;
 }
 
+const char* TransportCode(int status) {
+  switch (status) {
+    case 408: return "request_timeout";
+    case 413: return "request_too_large";
+    case 415: return "unsupported_media_type";
+    case 503: return "overloaded";
+    default: return "bad_request";
+  }
+}
+
 }  // namespace
 
 LutraServer::LutraServer(ServerOptions options)
@@ -21,7 +31,7 @@ LutraServer::LutraServer(ServerOptions options)
       app_(ForHost(options_.app, options_.host)),
       http_(
           options_.http, [this](Exchange& e) { app_.Handle(e); },
-          [](int status, const std::string& message) { return Dump(ApiError(status, message, "", "bad_request").ToJson()); }) {
+          [](int status, const std::string& message) { return Dump(ApiError(status, message, "", TransportCode(status)).ToJson()); }) {
   if (options_.models.empty()) Fail(ErrorCode::kInvalidArgument, "no model to serve");
   std::set<std::string> names;
   for (ModelSpec& m : options_.models) {

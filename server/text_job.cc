@@ -70,7 +70,7 @@ void AnswerWhole(TextJob& job) {
   size_t i;
   SequenceEvent event;
   while (!job.run->finished()) {
-    if (exchange.client_gone()) throw ApiError(499, "the client went away", "", "client_closed_request");
+    if (exchange.client_gone()) throw Cancelled(exchange);
     if (!job.run->Next(&i, &event, milliseconds(1000))) continue;
     if (event.error != nullptr) std::rethrow_exception(event.error);
     TextJob::Choice& c = job.choices[i];
@@ -84,7 +84,7 @@ void AnswerWhole(TextJob& job) {
       if (!call.id.empty()) c.calls.push_back(call);
       else c.calls[call.index].arguments += call.arguments;
     }
-    if (event.finished && event.finish == FinishReason::kCancelled) throw ApiError(503, "the server is shutting down", "", "shutting_down");
+    if (event.finished && event.finish == FinishReason::kCancelled) throw Cancelled(exchange);
   }
   NoteEnd(job);
   Json answer = StartAnswer(job.head);
@@ -104,7 +104,7 @@ class EventWriter {
   ~EventWriter() {
     job_->run->Cancel();
     NoteEnd(*job_);
-    job_->call.app.Log(job_->call, failed_ ? 500 : complete_ ? 200 : 499);
+    job_->call.app.Log(job_->call, status_);
   }
 
   // Called again and again until it says done or fails.
@@ -123,14 +123,12 @@ class EventWriter {
         return silent < job.call.app.options().ping_seconds || Send(":\n\n");
       }
       if (event.error != nullptr) std::rethrow_exception(event.error);
-      if (event.finished && event.finish == FinishReason::kCancelled) {
-        throw ApiError(503, "the server is shutting down", "", "shutting_down");
-      }
+      if (event.finished && event.finish == FinishReason::kCancelled) throw Cancelled(job.call.exchange);
       const bool good = job.chat ? ChatEvent(i, event) : CompletionEvent(i, event);
       return good && (!job.run->finished() || End());
     } catch (...) {
       const ApiError error = CurrentError();
-      failed_ = true;
+      status_ = error.status();
       Send("data: " + Dump(error.ToJson()) + "\n\n");
       sink.done();
       return true;
@@ -227,7 +225,7 @@ class EventWriter {
       if (!Send("data: " + Dump(chunk) + "\n\n")) return false;
     }
     if (!Send("data: [DONE]\n\n")) return false;
-    complete_ = true;
+    status_ = 200;
     sink_->done();
     return true;
   }
@@ -236,7 +234,7 @@ class EventWriter {
   httplib::DataSink* sink_ = nullptr;
   Clock::time_point last_sent_;
   size_t progress_ = 0;
-  bool complete_ = false, failed_ = false;
+  int status_ = 499;  // for the log, until more is known
 };
 
 }  // namespace

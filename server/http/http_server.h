@@ -12,24 +12,9 @@
 
 #include <httplib.h>
 
-namespace lutra::server {
+#include "server/limits.h"
 
-// Every limit on what a connection may cost. Reasons beside them.
-struct HttpLimits {
-  size_t head_bytes = 16384;        // a browser's cookies fit; header floods do not
-  size_t headers = 100;
-  size_t uri_bytes = 8192;          // what parsers and proxies take
-  uint64_t body_bytes = 32u << 20;  // a context of a million tokens is about 5 MiB of JSON
-  uint64_t buffered_bytes = 512u << 20;  // of all bodies that are being received
-  size_t connections = 8192;        // beyond it the longest idle one is closed
-  size_t workers = 512;             // requests handled at the same time
-  size_t spare_workers = 16;        // of which so many are kept for what is no POST, such as /health
-  double head_seconds = 10;         // to send a head, from its first byte (or from connecting)
-  double body_gap_seconds = 30;     // between two parts of a body
-  double body_seconds = 120;        // for a whole body
-  double idle_seconds = 60;         // between requests of a connection
-  double write_stall_seconds = 30;  // a client that takes nothing for so long is dropped
-};
+namespace lutra::server {
 
 // One request while it is handled. Belongs to the worker; Gone() and the hook are safe from any thread.
 class Exchange {
