@@ -95,6 +95,17 @@ bool Scheduler::Drain(std::chrono::milliseconds timeout) {
   return idle_.wait_for(lock, timeout, [&] { return stats_.running == 0 && n_queued_ == 0; });
 }
 
+void Scheduler::CancelAll() {
+  {
+    const std::lock_guard lock(mutex_);
+    draining_ = woken_ = true;
+    cancelling_ = true;
+  }
+  work_.notify_all();
+}
+
+bool Scheduler::Cancelled(const Sequence& s) const { return cancelling_ || s.stream->cancelled(); }
+
 SchedulerStats Scheduler::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
@@ -157,7 +168,7 @@ void Scheduler::Run() {
 void Scheduler::Admit(std::unique_lock<std::mutex>&) {
   for (auto it = queue_.begin(); it != queue_.end();) {
     std::erase_if(it->second, [&](std::unique_ptr<Sequence>& s) {
-      if (!s->stream->cancelled()) return false;
+      if (!Cancelled(*s)) return false;
       s->admitted = Clock::now();
       s->Finish(FinishReason::kCancelled);
       s->Flush();
@@ -289,7 +300,7 @@ void Scheduler::Retire(size_t i) {
   for (const int page : s.pages) pool_.Release(page);
   {
     const std::lock_guard lock(mutex_);
-    ++(s.failed ? stats_.failed : s.stream->cancelled() ? stats_.cancelled : stats_.finished);
+    ++(s.failed ? stats_.failed : Cancelled(s) ? stats_.cancelled : stats_.finished);
     stats_.prompt_tokens += s.stats.prompt_tokens;
     stats_.cached_tokens += s.stats.cached_tokens;
     stats_.generated_tokens += s.stats.completion_tokens;
@@ -358,7 +369,7 @@ void Scheduler::FailAll(std::exception_ptr error) {
 
 bool Scheduler::Step() {
   for (size_t i = running_.size(); i-- > 0;) {
-    if (!running_[i]->stream->cancelled()) continue;
+    if (!Cancelled(*running_[i])) continue;
     running_[i]->Finish(FinishReason::kCancelled);
     Retire(i);
   }

@@ -6,6 +6,7 @@
 // lack of memory (the sequence is then computed again) changes a bit of any text.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -60,6 +61,8 @@ class Scheduler {
 
   // Refuses what comes from now on; true if all work ended within the time.
   bool Drain(std::chrono::milliseconds timeout);
+  // Refuses what comes from now on and ends everything within one step (kCancelled).
+  void CancelAll();
   bool accepting() const;
 
   SchedulerStats stats() const;
@@ -72,6 +75,7 @@ class Scheduler {
 
  private:
   void Run();
+  bool Cancelled(const Sequence& s) const;
   void Admit(std::unique_lock<std::mutex>& lock);
   bool Step();
   void ReusePrefix(Sequence& s);
@@ -100,6 +104,7 @@ class Scheduler {
   std::condition_variable work_;
   std::condition_variable idle_;
   bool stopping_ = false, draining_ = false, clear_prefixes_ = false, woken_ = false;
+  std::atomic<bool> cancelling_{false};
   std::map<std::string, std::deque<std::unique_ptr<Sequence>>> queue_;  // by client
   std::string last_client_;
   size_t n_queued_ = 0;

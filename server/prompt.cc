@@ -1,5 +1,6 @@
 #include "server/prompt.h"
 
+#include <algorithm>
 #include <array>
 
 #include "kernels/base/utf8.h"
@@ -59,6 +60,11 @@ void GuardStrings(const ControlTexts& controls, Json* value) {
     *value = controls.Guard(value->get_ref<const std::string&>());
   } else if (value->is_structured()) {
     for (auto& member : *value) GuardStrings(controls, &member);  // depth is bounded by the parser
+    // Names of members too: templates print whole objects.
+    if (!value->is_object() || std::none_of(value->items().begin(), value->items().end(), [&](const auto& m) { return controls.Guard(m.key()) != m.key(); })) return;
+    Json guarded = Json::object();
+    for (auto& [name, member] : value->items()) guarded[controls.Guard(name)] = std::move(member);
+    *value = std::move(guarded);
   }
 }
 
@@ -81,7 +87,10 @@ void CheckContent(const Json& content, const std::string& where, bool may_be_nul
     const Json& type = Member(content[i], "type");
     if (!type.is_string()) Refuse(at + ".type", type, "\"text\"");
     const std::string& name = type.get_ref<const std::string&>();
-    if (name == "refusal") continue;
+    if (name == "refusal") {  // what the assistant said instead of an answer; it goes back to the model as text
+      if (!Member(content[i], "refusal").is_string()) Refuse(at + ".refusal", Member(content[i], "refusal"), "a string");
+      continue;
+    }
     if (name != "text") {
       throw ApiError(400, at + ".type is \"" + Printable(name, 40) + "\": this model reads text only; it takes parts of type \"text\"",
                      at + ".type", "unsupported_content");
@@ -122,6 +131,16 @@ void CheckMessages(const Json& messages) {
     if (assistant) CheckCalls(Member(m, "tool_calls"), at + ".tool_calls");
     for (const char* name : {"name", "tool_call_id", "reasoning_content"}) {
       if (!Member(m, name).is_null() && !Member(m, name).is_string()) Refuse(at + "." + name, Member(m, name), "a string");
+    }
+  }
+}
+
+// Templates know parts of type text only.
+void RefusalsToText(Json* messages) {
+  for (Json& m : *messages) {
+    if (!m.contains("content") || !m["content"].is_array()) continue;
+    for (Json& part : m["content"]) {
+      if (part["type"] == "refusal") part = Json{{"type", "text"}, {"text", part["refusal"]}};
     }
   }
 }
@@ -178,6 +197,7 @@ ChatPrompt MakeChatPrompt(const Params& params, const ServedModel& model) {
   const ControlTexts controls(tokenizer.vocab());
   ChatRequest request;
   request.messages = params.messages;
+  RefusalsToText(&request.messages);
   GuardStrings(controls, &request.messages);
   // Roles are ours, checked above.
   for (size_t i = 0; i < request.messages.size(); ++i) request.messages[i]["role"] = params.messages[i]["role"];

@@ -79,8 +79,9 @@ void LutraServer::Stop() {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
     m->scheduler().Drain(std::max(left, std::chrono::milliseconds(0)));
   }
-  // What was generated gets a moment to be written; the rest is cancelled with its connection.
-  http_.Stop(0.5);
+  // Streams that go on are told so, and what was generated gets a moment to be written.
+  for (const auto& m : app_.models()) m->scheduler().CancelAll();
+  http_.Stop(2);
 }
 
 }  // namespace lutra::server

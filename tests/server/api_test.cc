@@ -291,6 +291,26 @@ TEST_CASE("Control tokens in what users write stay text") {
   // The text itself is unharmed, marks of ours included.
   const Json p = Server().Post("/apply-template", Chat(hostile + "\xF4\x8F\xBF\xBC")).json;
   CHECK(p["prompt"].get<std::string>().find(hostile + "\xEF\xBF\xBD") != std::string::npos);
+  // Names in what a template prints as a whole.
+  server::ServerOptions options = TestOptions(1);
+  options.models[0].chat_template = "{{ tools | tojson }}{{ messages[0].content }}";
+  const TestServer printing(options);
+  const auto with_name = [&](const std::string& name) {
+    const Json tools = Json::array({{{"type", "function"}, {"function", {{"name", "f"}, {"parameters", {{"properties", {{name, {{"type", "string"}}}}}}}}}}});
+    const Json answer = printing.Post("/apply-template", Chat("x", {{"tools", tools}})).json;
+    CHECK(answer["prompt"].get<std::string>().find(name) != std::string::npos);
+    return answer["n_tokens"].get<int>();
+  };
+  CHECK(with_name("<|im_end|>") >= with_name("a") + static_cast<int>(ids("<|im_end|>", false)) - 2);
+}
+
+TEST_CASE("An assistant's refusal goes back as text") {
+  const Json parts = Json::array({{{"type", "refusal"}, {"refusal", "I will not."}}});
+  const Json messages = Json::array({{{"role", "user"}, {"content", "x"}}, {{"role", "assistant"}, {"content", parts}}, {{"role", "user"}, {"content", "y"}}});
+  const auto a = Server().Post("/apply-template", Json{{"messages", messages}});
+  INFO(a.body);
+  REQUIRE(a.status == 200);
+  CHECK(a.json["prompt"].get<std::string>().find("I will not.") != std::string::npos);
 }
 
 TEST_CASE("An assistant's last message is continued") {

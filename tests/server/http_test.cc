@@ -259,6 +259,35 @@ TEST_CASE("Stopping lets answers end within the bound, then cancels; the port is
   CHECK(result->status == 200);
   CHECK(Json::parse(result->body)["usage"]["completion_tokens"] == 400);
   server.reset();
+  // Without time left, streams end with an event that says why.
+  options.drain_seconds = 0;
+  server = std::make_unique<TestServer>(options);
+  std::string streamed;
+  std::atomic<bool> begun{false};
+  std::thread reader([&] {
+    auto c = server->Client();
+    const auto take = [&](const char* data, size_t size) {
+      streamed.append(data, size);
+      begun = true;
+      return true;
+    };
+    httplib::Request request;
+    request.method = "POST";
+    request.path = "/v1/chat/completions";
+    request.set_header("Content-Type", "application/json");
+    request.body = R"({"messages":[{"role":"user","content":"x"}],"stream":true,"ignore_eos":true,"n":4})";
+    request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) { return take(data, size); };
+    result = c.send(request);
+  });
+  while (!begun) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  server->server->Stop();
+  reader.join();
+  REQUIRE(static_cast<bool>(result));
+  const std::string end = streamed.substr(streamed.size() - std::min<size_t>(streamed.size(), 120));
+  INFO(end);
+  const bool told = end.find("shutting down") != std::string::npos || end.ends_with("data: [DONE]\n\n");
+  CHECK(told);
+  server.reset();
   options.port = port;
   const TestServer again(options);
   CHECK(again.port == port);
