@@ -36,13 +36,13 @@ using ParamField = std::variant<std::monostate, bool Params::*, int64_t Params::
 
 struct FieldRow {
   const char* name;
-  unsigned endpoints;       // mask of Endpoint
-  ParamField field;
-  double min, max;          // of integers
-  const char* values;       // strings: the values taken, divided by '|', or "" for any; JSON: the types taken
-  const char* default_text;
+  unsigned endpoints;             // mask of Endpoint
+  ParamField field = {};
+  double min = 0, max = 0;        // of integers
+  const char* values = "";        // strings: the values taken, divided by '|', or "" for any; JSON: the types taken
+  const char* default_text = "";  // for the documentation; the value itself is Params's
+  bool silent = true;             // without effect: false if a client should be told
   const char* description;
-  bool silent = true;       // without effect: false if a client should be told
 };
 
 std::span<const FieldRow> FieldTable();

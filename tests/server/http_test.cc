@@ -241,6 +241,25 @@ TEST_CASE("A client that goes away ends its own work at once and nobody else's")
   CHECK(stats.failed == 0);
 }
 
+TEST_CASE("A stream that waits is kept alive by bare comments") {
+  server::ServerOptions options = TestOptions(1);
+  options.app.ping_seconds = 0.05;
+  const TestServer server(options);
+  std::thread first([&] {
+    auto c = server.Client();
+    c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":480,"n":16})", "application/json");
+  });
+  Scheduler& scheduler = server.server->app().models()[0]->scheduler();
+  while (scheduler.stats().requests < 16) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  // Behind all of these, as it is of the same client.
+  const auto a = server.Post("/v1/chat/completions", Json::parse(R"({"messages":[{"role":"user","content":"x"}],"stream":true,"max_tokens":3})"));
+  first.join();
+  INFO(a.body);
+  CHECK(a.status == 200);
+  CHECK(a.body.starts_with(":\n\n"));
+  CHECK(a.body.ends_with("data: [DONE]\n\n"));
+}
+
 TEST_CASE("Stopping lets answers end within the bound, then cancels; the port is free at once") {
   server::ServerOptions options = TestOptions();
   options.drain_seconds = static_cast<double>(testing::Patience(20).count()) / 1e3;
