@@ -3,9 +3,10 @@
 // apply), not on the format: a new format adds only its decoding.
 //
 // Forms of a block, the same results:
-//   bytes   CPUs with a 4-way dot instruction: unsigned lanes in quads (signed ones where it wants those: no offsets then); sums of a group times its scale; offsets undone once a block
-//           by 2-way dots of (-offset * scale) with the activations' sums.
+//   bytes   CPUs with a 4-way dot instruction: lanes in quads; sums of a group times its scale.
 //             a tile of 32 rows x 6 tokens, per group of 16: 48 dots, 8 weight loads, 24 broadcasts, 12 multiplies, 12 additions
+//           Where the instruction wants one unsigned operand (vpdpbusd) and lanes are signed, the activations are made unsigned, + 128: what
+//           that adds is the same for all tokens, 128 * sum of scale * lane, and sums begin at its negative.
 //   byte pairs   others, lanes up to 129: the same bytes; 2-way products, as many sums of two as fit int16 added before the
 //           multiplication by the scale widens them.
 //   words   others: scale * (u - offset), which fits int16, in pairs; one 2-way multiply-add and one addition a vector, no groups.
@@ -36,7 +37,7 @@ struct GemmClass {
   int group;    // 16, 32, or 256: no integer scales
   int unit;     // 256 or 32
   bool scales;  // integer scales
-  bool offset;  // lanes - offset: `bytes` must correct
+  bool offset;  // lanes - offset: byte pairs must correct
   bool bias;
   int pair_sums;  // without a 4-way instruction: SafePairSums of the lanes; 0 there means `words`
   constexpr bool operator==(const GemmClass&) const = default;
@@ -46,14 +47,16 @@ template <class DotT>
 constexpr GemmClass ClassOf(const PanelKind& k) {
   const bool scales = k.scale_bits != 0;
   const int pair_sums = DotT::kOneInstruction ? 0 : SafePairSums(k.greatest);
-  return {scales ? k.group : 256, k.unit, scales, k.offset != 0 && !DotT::kSigned, k.bias, pair_sums};
+  return {scales ? k.group : 256, k.unit, scales, k.offset != 0 && pair_sums != 0, k.bias, pair_sums};
 }
 
-enum class BlockForm { kBytes, kSignedBytes, kBytePairs, kWords };
+// kBytes: unsigned lanes without an offset. kSignedBytes: lanes less their offset; kShiftedInput: so, and activations + 128.
+enum class BlockForm { kBytes, kSignedBytes, kShiftedInput, kBytePairs, kWords };
+constexpr bool IsBytes(BlockForm form) { return form != BlockForm::kBytePairs && form != BlockForm::kWords; }
 
 template <class DotT>
 constexpr BlockForm FormOf(const PanelKind& k) {
-  if (DotT::kOneInstruction) return DotT::kSigned ? BlockForm::kSignedBytes : BlockForm::kBytes;
+  if (DotT::kOneInstruction) return DotT::kSigned ? BlockForm::kSignedBytes : k.offset != 0 ? BlockForm::kShiftedInput : BlockForm::kBytes;
   return SafePairSums(k.greatest) > 0 ? BlockForm::kBytePairs : BlockForm::kWords;
 }
 
@@ -68,14 +71,15 @@ struct GemmBlock {
     alignas(64) int16_t words[128][kGemmRows][2];  // [2 * quad + i][row]: columns i and i + 2 of the quad
   };
   alignas(64) int32_t scales[16][kGemmRows];       // [group]; byte pairs: (scale, scale) as int16
-  alignas(64) int16_t offsets[8][kGemmRows][2];    // -offset * scale of columns 32 p .. 32 p + 15 and the next 16
+  alignas(64) int32_t starts[8][kGemmRows];        // [unit], kShiftedInput: -128 * sum of scale * lane
+  alignas(64) int16_t offsets[8][kGemmRows][2];    // byte pairs: -offset * scale of columns 32 p .. 32 p + 15 and the next 16
   alignas(64) int16_t biases[8][kGemmRows][2];
   alignas(64) float supers[8][kGemmRows];          // [unit]
   alignas(64) float bias_supers[8][kGemmRows];
 };
 
 // The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block.
-template <PanelKind kKind, BlockForm kForm>
+template <PanelKind kKind, class DotT, BlockForm kForm>
 HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, size_t base,
                            size_t u, GemmBlock& block) {
   const DI di;
@@ -117,7 +121,7 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
         scale[1] = scale[0];
         bias[1] = bias[0];
       }
-      if constexpr (kKind.offset != 0 && !kWords) {
+      if constexpr (kKind.offset != 0 && kForm == BlockForm::kBytePairs) {
         const auto minus_offset = hn::Set(di, -kKind.offset);
         hn::Store(Pair(hn::Mul(scale[0], minus_offset), hn::Mul(scale[1], minus_offset)), di,
                   reinterpret_cast<int32_t*>(block.offsets[to][r]));
@@ -126,7 +130,9 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
     }
     // Lanes.
     const uint8_t* HWY_RESTRICT step = f.steps + 4 * row;
+    VI start = hn::Zero(di);
     for (size_t s = 0; s < kKind.steps(); ++s) {
+      VI lane_sums[2] = {hn::Zero(di), hn::Zero(di)};
       VU8 shift[2];
       LUTRA_UNROLL(2)
       for (size_t i = 0; i < 2; ++i) shift[i] = ShiftLanes<kKind>(f.shifts, (s * 8 + 4 * i) / kGroupQuads, row);
@@ -135,8 +141,11 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
         [[maybe_unused]] const size_t g = (s * 8 + kQuad) / kGroupQuads;
         VU8 lanes = Quad<kKind, static_cast<int>(kQuad)>(step, table);
         if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, shift[kQuad / 4]);
-        if constexpr (kForm == BlockForm::kSignedBytes && kKind.offset != 0) {
+        if constexpr ((kForm == BlockForm::kSignedBytes || kForm == BlockForm::kShiftedInput) && kKind.offset != 0) {
           lanes = hn::Sub(lanes, hn::Set(d8, static_cast<uint8_t>(kKind.offset)));
+        }
+        if constexpr (kForm == BlockForm::kShiftedInput) {
+          lane_sums[kQuad / 4] = DotT::Dot(lane_sums[kQuad / 4], hn::Set(d8, uint8_t{128}), hn::BitCast(DI8(), lanes));
         }
         if constexpr (!kWords) {
           hn::Store(lanes, d8, block.bytes[quad][r]);
@@ -163,7 +172,16 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
         (put(std::integral_constant<size_t, kQuad>{}), ...);
       }(std::make_index_sequence<8>{});
       step += kKind.step_bytes();
+      if constexpr (kForm == BlockForm::kShiftedInput) {
+        for (size_t i = 0; i < 2; ++i) {
+          if constexpr (kKind.scale_bits != 0) {
+            lane_sums[i] = hn::Mul(lane_sums[i], LoadScales<kKind, true>(f.scales, (s * 8 + 4 * i) / kGroupQuads, row));
+          }
+          start = hn::Sub(start, lane_sums[i]);
+        }
+      }
     }
+    if constexpr (kForm == BlockForm::kShiftedInput) hn::Store(start, di, block.starts[u] + r);
   }
 }
 
@@ -187,7 +205,7 @@ HWY_INLINE VI Broadcast4(const void* p) {
 // Activations of a tile as the form of the block wants them.
 template <size_t kTokens>
 struct TileInput {
-  const int8_t* q;       // [token][256]
+  const int8_t* q;       // [token][256]; kShiftedInput: + 128
   const float* d;        // [token][256 / unit]
   const int16_t* sums;   // [token][16]
   const int16_t* words;  // [token][256] as pairs (0, 2), (1, 3) of every quad: [token][quad][2][2]
@@ -278,7 +296,7 @@ template <GemmClass kClass, class DotT, BlockForm kForm, size_t kVectors, size_t
 HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens>& x, size_t n_units, float* HWY_RESTRICT y) {
   const DI di;
   constexpr bool kWords = kForm == BlockForm::kWords;
-  constexpr bool kBytes = kForm == BlockForm::kBytes || kForm == BlockForm::kSignedBytes;
+  constexpr bool kBytes = IsBytes(kForm);
   constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
   constexpr size_t kUnitQuads = static_cast<size_t>(kClass.unit) / 4;
   constexpr size_t kGroupQuads = kWords ? kUnitQuads : HWY_MIN(static_cast<size_t>(kClass.group) / 4, kUnitQuads);
@@ -286,7 +304,9 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
   for (size_t u = 0; u < n_units; ++u) {
     VI sum[kN];
     LUTRA_UNROLL(24)
-    for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
+    for (size_t i = 0; i < kN; ++i) {
+      sum[i] = kForm == BlockForm::kShiftedInput ? hn::Load(di, w.starts[u] + row + i % kVectors * kLanes) : hn::Zero(di);
+    }
     for (size_t g = 0; g < kUnitQuads / kGroupQuads; ++g) {
       VI acc[kN];
       if constexpr (kBytes && kClass.scales) {
@@ -325,7 +345,11 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
             LUTRA_UNROLL(4)
             for (size_t j = 0; j < kVectors; ++j) {
               VI& to = kClass.scales ? acc[t * kVectors + j] : sum[t * kVectors + j];
-              to = DotT::Dot(to, v[j], a);
+              if constexpr (kForm == BlockForm::kShiftedInput) {
+                to = DotT::Dot(to, hn::BitCast(DU8(), a), hn::BitCast(DI8(), v[j]));
+              } else {
+                to = DotT::Dot(to, v[j], a);
+              }
             }
           }
         }
@@ -342,7 +366,7 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
       }
     }
     constexpr size_t kPairs = static_cast<size_t>(kClass.unit) / 32;
-    if constexpr (!kWords && kClass.offset) AddPairSums<kVectors, kTokens>(w.offsets, u * kPairs, kPairs, row, x, sum);
+    if constexpr (kClass.offset) AddPairSums<kVectors, kTokens>(w.offsets, u * kPairs, kPairs, row, x, sum);
     AddScaled<kVectors, kTokens>(w.supers[u] + row, x.d + u, kUnits, sum, y + row);
     if constexpr (kClass.bias) {
       LUTRA_UNROLL(12)
@@ -363,10 +387,19 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size
                                        float* HWY_RESTRICT scratch) {
   constexpr bool kWords = kForm == BlockForm::kWords;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
+  constexpr bool kShifted = kForm == BlockForm::kShiftedInput;
   alignas(64) int16_t words[kWords ? kTileTokens * 256 : 16];
+  alignas(64) int8_t shifted[kShifted ? kTileTokens * 256 : 64];
   for (size_t t = 0; t < n_tokens; t += kTileTokens) {
     const size_t at = b * x.n_tokens + token + t;
-    const TileInput<kTileTokens> tile{x.q + at * 256, x.d + at * kUnits, x.sums + at * 16, words};
+    const TileInput<kTileTokens> tile{kShifted ? shifted : x.q + at * 256, x.d + at * kUnits, x.sums + at * 16, words};
+    if constexpr (kShifted) {
+      const DU8 d8;
+      for (size_t i = 0; i < kTileTokens * 256; i += hn::Lanes(d8)) {
+        const auto q = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(x.q) + at * 256 + i);
+        hn::Store(hn::Xor(q, hn::Set(d8, uint8_t{128})), d8, reinterpret_cast<uint8_t*>(shifted) + i);
+      }
+    }
     if constexpr (kWords) {
       const hn::ScalableTag<int32_t> di;
       const hn::Repartition<int16_t, decltype(di)> d16;
@@ -383,9 +416,8 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size
   }
 }
 
-// Words to bytes with one scale per 256 and row: q = round(word * m / 2^14), m = floor(127 * 2^14 / max |word|), lanes q + 128. Not exact:
-// `--prefill fast`.
-template <size_t kRows>
+// Words to bytes with one scale per 256 and row: q = round(word * m / 2^14), m = floor(127 * 2^14 / max |word|). Not exact: `--prefill fast`.
+template <class DotT, size_t kRows>
 HWY_NOINLINE void RoundToBytes(GemmBlock& block) {
   const DF df;
   const DI di;
@@ -406,21 +438,24 @@ HWY_NOINLINE void RoundToBytes(GemmBlock& block) {
       const auto v = hn::Load(d16, p);
       return hn::MulFixedPoint15(hn::SaturatedAdd(v, v), m16);
     };
+    VI lane_sum = hn::Zero(di);
     for (size_t quad = 0; quad < 64; ++quad) {
       const auto even = hn::And(rounded(block.words[2 * quad][r]), hn::Set(d16, int16_t{0xFF}));
       const auto odd = hn::ShiftLeft<8>(rounded(block.words[2 * quad + 1][r]));
-      hn::Store(hn::Xor(hn::BitCast(DU8(), hn::Or(even, odd)), hn::Set(DU8(), uint8_t{128})), DU8(), block.bytes[quad][r]);
+      const auto lanes = hn::BitCast(DI8(), hn::Or(even, odd));
+      lane_sum = DotT::Dot(lane_sum, hn::Set(DU8(), uint8_t{128}), lanes);
+      hn::Store(hn::BitCast(DU8(), lanes), DU8(), block.bytes[quad][r]);
     }
-    for (size_t p = 0; p < 8; ++p) {
-      hn::Store(hn::BitCast(di, hn::Set(d16, int16_t{-128})), di, reinterpret_cast<int32_t*>(block.offsets[p][r]));
-    }
+    hn::Store(hn::Neg(lane_sum), di, block.starts[0] + r);
   }
 }
 
 template <PanelKind kKind, class DotT, bool kFast = false>
 void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
-  constexpr BlockForm kForm = FormOf<DotT>(kKind);
-  constexpr GemmClass kClass = kFast ? GemmClass{256, 256, false, true, kKind.bias, 0} : ClassOf<DotT>(kKind);
+  constexpr BlockForm kForm = kFast ? BlockForm::kShiftedInput : FormOf<DotT>(kKind);
+  constexpr GemmClass kClass = kFast ? GemmClass{256, 256, false, false, kKind.bias, 0} : ClassOf<DotT>(kKind);
+  // Signed lanes fit int8.
+  static_assert(kForm != BlockForm::kShiftedInput || kFast || (kKind.greatest - kKind.offset <= 127 && kKind.magnitude <= 128));
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
   const Table<kKind> table(w.table);
   GemmBlock block;
@@ -438,10 +473,10 @@ void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
           const uint8_t* bytes = w.panels + (panel + i) * w.panel_bytes;
           for (size_t u = 0; u < n_units; ++u) {
             const uint8_t* unit = bytes + kKind.panel_header_bytes() + (b * kUnits + u) * kKind.unit_bytes();
-            DecodeUnit<kKind, kFast ? BlockForm::kWords : kForm>(unit, bytes, table, i * kPanelRows, u, block);
+            DecodeUnit<kKind, DotT, kFast ? BlockForm::kWords : kForm>(unit, bytes, table, i * kPanelRows, u, block);
           }
         }
-        if constexpr (kFast) RoundToBytes<kGemmRows>(block);
+        if constexpr (kFast) RoundToBytes<DotT, kGemmRows>(block);
         GemmBlockTimesTokens<kClass, DotT, kForm>(block, x, b, token, n_tokens, n_units, scratch);
       }
       const size_t first_row = panel * kPanelRows;
