@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
   for (const std::string& simd : AvailableSimd()) {
     ForEachFormat<Concat<AllFormats, FloatFormats>>([&]<class F>() {
       const TensorTypeInfo* type = FindTensorType(F::kInfo.type_id);
-      for (const size_t n_tokens : {1, 2, 4, 8, 16, 32, 512}) {
+      for (const size_t n_tokens : {1, 2, 4, 8, 12, 16, 20, 32, 512}) {
         const std::string name = std::string(type->name) + "/" + simd + "/" + std::to_string(n_tokens);
         benchmark::RegisterBenchmark(name.c_str(), Multiply, type, simd, n_tokens)->Unit(benchmark::kMillisecond);
       }

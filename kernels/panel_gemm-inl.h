@@ -381,38 +381,57 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
 constexpr size_t kTileVectors = kLanes == 16 ? 2 : 1;
 constexpr size_t kTileTokens = 6;
 
+// scratch[t][row] += block x kTokens tokens from row `at` of the activations' block.
+template <GemmClass kClass, class DotT, BlockForm kForm, size_t kTokens>
+HWY_INLINE void GemmBlockTimesTile(const GemmBlock& w, const Q8View& x, size_t at, size_t n_units, float* HWY_RESTRICT scratch) {
+  constexpr bool kWords = kForm == BlockForm::kWords;
+  constexpr bool kShifted = kForm == BlockForm::kShiftedInput;
+  constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
+  alignas(64) int16_t words[kWords ? kTokens * 256 : 16];
+  alignas(64) int8_t shifted[kShifted ? kTokens * 256 : 64];
+  const TileInput<kTokens> tile{kShifted ? shifted : x.q + at * 256, x.d + at * kUnits, x.sums + at * 16, words};
+  if constexpr (kShifted) {
+    const DU8 d8;
+    for (size_t i = 0; i < kTokens * 256; i += hn::Lanes(d8)) {
+      const auto q = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(x.q) + at * 256 + i);
+      hn::Store(hn::Xor(q, hn::Set(d8, uint8_t{128})), d8, reinterpret_cast<uint8_t*>(shifted) + i);
+    }
+  }
+  if constexpr (kWords) {
+    const hn::ScalableTag<int32_t> di;
+    const hn::Repartition<int16_t, decltype(di)> d16;
+    for (size_t i = 0; i < kTokens * 64; i += hn::Lanes(di)) {
+      const auto quads = hn::BitCast(d16, hn::LoadU(di, reinterpret_cast<const int32_t*>(tile.q + 4 * i)));
+      const auto even = hn::BitCast(di, hn::ShiftRight<8>(hn::ShiftLeft<8>(quads)));
+      const auto odd = hn::BitCast(di, hn::ShiftRight<8>(quads));
+      hn::StoreInterleaved2(even, odd, di, reinterpret_cast<int32_t*>(words + 4 * i));
+    }
+  }
+  for (size_t row = 0; row < kGemmRows; row += kTileVectors * kLanes) {
+    GemmTile<kClass, DotT, kForm, kTileVectors, kTokens>(w, row, tile, n_units, scratch);
+  }
+}
+
 // scratch[t][row] += block x tokens [0, n_tokens) of block b of x from `token`.
 template <GemmClass kClass, class DotT, BlockForm kForm>
 HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size_t b, size_t token, size_t n_tokens, size_t n_units,
                                        float* HWY_RESTRICT scratch) {
-  constexpr bool kWords = kForm == BlockForm::kWords;
-  constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
-  constexpr bool kShifted = kForm == BlockForm::kShiftedInput;
-  alignas(64) int16_t words[kWords ? kTileTokens * 256 : 16];
-  alignas(64) int8_t shifted[kShifted ? kTileTokens * 256 : 64];
+  const size_t at = b * x.n_tokens + token;
   for (size_t t = 0; t < n_tokens; t += kTileTokens) {
-    const size_t at = b * x.n_tokens + token + t;
-    const TileInput<kTileTokens> tile{kShifted ? shifted : x.q + at * 256, x.d + at * kUnits, x.sums + at * 16, words};
-    if constexpr (kShifted) {
-      const DU8 d8;
-      for (size_t i = 0; i < kTileTokens * 256; i += hn::Lanes(d8)) {
-        const auto q = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(x.q) + at * 256 + i);
-        hn::Store(hn::Xor(q, hn::Set(d8, uint8_t{128})), d8, reinterpret_cast<uint8_t*>(shifted) + i);
+    const size_t left = n_tokens - t;
+    float* HWY_RESTRICT y = scratch + t * kGemmRows;
+    // On wide machines the last tile is as narrow as what is left.
+    if constexpr (kLanes >= 8) {
+      if (left <= 2) {
+        GemmBlockTimesTile<kClass, DotT, kForm, 2>(w, x, at + t, n_units, y);
+        continue;
+      }
+      if (left <= 4) {
+        GemmBlockTimesTile<kClass, DotT, kForm, 4>(w, x, at + t, n_units, y);
+        continue;
       }
     }
-    if constexpr (kWords) {
-      const hn::ScalableTag<int32_t> di;
-      const hn::Repartition<int16_t, decltype(di)> d16;
-      for (size_t i = 0; i < kTileTokens * 64; i += hn::Lanes(di)) {
-        const auto quads = hn::BitCast(d16, hn::LoadU(di, reinterpret_cast<const int32_t*>(tile.q + 4 * i)));
-        const auto even = hn::BitCast(di, hn::ShiftRight<8>(hn::ShiftLeft<8>(quads)));
-        const auto odd = hn::BitCast(di, hn::ShiftRight<8>(quads));
-        hn::StoreInterleaved2(even, odd, di, reinterpret_cast<int32_t*>(words + 4 * i));
-      }
-    }
-    for (size_t row = 0; row < kGemmRows; row += kTileVectors * kLanes) {
-      GemmTile<kClass, DotT, kForm, kTileVectors, kTileTokens>(w, row, tile, n_units, scratch + t * kGemmRows);
-    }
+    GemmBlockTimesTile<kClass, DotT, kForm, kTileTokens>(w, x, at + t, n_units, y);
   }
 }
 
