@@ -49,6 +49,8 @@ export default async function ({ base, check, specification }) {
     answer('chat with a call', '/v1/chat/completions', { ...hi, max_tokens: 100, tools, tool_choice: 'required' }, 'CreateChatCompletionResponse')
     answer('completion', '/v1/completions', { model: 'demo', prompt: 'Once', max_tokens: 5, logprobs: 2 }, 'CreateCompletionResponse')
     answer('embeddings', '/v1/embeddings', { model: 'demo', input: ['a', 'b'] }, 'CreateEmbeddingResponse')
+    answer('chat with a schema', '/v1/chat/completions', { ...hi, max_tokens: 80, response_format: { type: 'json_schema', json_schema: { name: 'x', strict: true, schema: { type: 'object', properties: { a: { type: 'string', pattern: '^[a-z-]+$', maxLength: 8 } }, required: ['a'], additionalProperties: false } } } }, 'CreateChatCompletionResponse')
+    answer('several completions', '/v1/completions', { model: 'demo', prompt: ['Once', 'The dog'], n: 2, max_tokens: 4, logprobs: 2 }, 'CreateCompletionResponse')
     check('schema: models', async () => conforms('ListModelsResponse', await (await fetch(base + '/v1/models')).json()))
     check('schema: model', async () => conforms('Model', await (await fetch(base + '/v1/models/demo')).json()))
     const stream = (what, path, body, name) => check('schema: every chunk of ' + what, async () => {
@@ -77,7 +79,10 @@ export default async function ({ base, check, specification }) {
     ['bad JSON', '{', 400], ['an empty body', '', 400], ['no messages', { model: 'demo' }, 400], ['a wrong type', { ...hi, max_tokens: 'x' }, 400],
     ['a temperature of -1', { ...hi, temperature: -1 }, 400], ['a top_p of 2', { ...hi, top_p: 2 }, 400], ['an n of 0', { ...hi, n: 0 }, 400],
     ['a bias of a token that is none', { ...hi, logit_bias: { 99999999: 1 } }, 400], ['an unknown role', { ...hi, messages: [{ role: 'x', content: '' }] }, 400],
-    ['an unknown model', { ...hi, model: 'gpt-x' }, 404],
+    ['an unknown model', { ...hi, model: 'gpt-x' }, 404], ['a prompt beyond the context', { ...hi, messages: [{ role: 'user', content: 'word '.repeat(5000) }] }, 400],
+    ['an image', { ...hi, messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'http://127.0.0.1/' } }] }] }, 400],
+    ['a schema that cannot be said', { ...hi, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { not: {} } } } }, 400],
+    ['a oneOf that is not exact, strictly', { ...hi, response_format: { type: 'json_schema', json_schema: { name: 'x', strict: true, schema: { oneOf: [{ type: 'integer' }, { type: 'number' }] } } } }, 400],
   ]
   for (const [what, body, status] of bad) {
     check('error: ' + what, async () => {
@@ -88,6 +93,12 @@ export default async function ({ base, check, specification }) {
       else for (const k of ['message', 'type', 'param', 'code']) assert.ok(k in json.error)
     })
   }
+  check('error: a method that is not allowed', async () => {
+    const r = await fetch(base + '/v1/chat/completions')
+    assert.equal(r.status, 405)
+    const json = await r.json()
+    if (conforms) conforms('ErrorResponse', json)
+  })
   check('error: an unknown path', async () => {
     const r = await post('/v1/nothing', {})
     assert.equal(r.status, 404)

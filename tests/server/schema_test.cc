@@ -462,6 +462,11 @@ TEST_CASE("Answers of the server match their schema, or end at the length") {
   const bool yes_or_no = text == "The answer is yes, and that is all." || text == "The answer is no, and that is all.";
   CHECK(yes_or_no);
   CHECK(grammar.json["timings"]["forced_n"].get<int>() > 4);
+  const Json overlapping = Json::parse(R"({"oneOf":[{"type":"integer"},{"type":"number"}]})");
+  const auto relaxed = chat({{"json_schema", overlapping}});
+  CHECK(relaxed.status == 200);
+  CHECK(relaxed.header("x-relaxed-schema") == "/oneOf");
+  CHECK(chat({{"response_format", {{"type", "json_schema"}, {"json_schema", {{"strict", true}, {"schema", overlapping}}}}}}).status == 400);
   // The same text streamed.
   std::string streamed;
   Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})}, {"temperature", 0}, {"grammar", "root ::= [0-9]{7}"}};
