@@ -32,21 +32,21 @@ const specification = resolve(shared, 'openai/openapi.json')
 const checks = []
 export const check = (name, run) => checks.push({ name, run })
 const context = { base, check, specification: existsSync(specification) ? JSON.parse(readFileSync(specification)) : null }
-for (const suite of ['schema', 'openai', 'ai-sdk', 'langchain']) await (await import(`./${suite}.mjs`)).default(context)
+for (const suite of ['schema', 'random-schemas', 'openai', 'ai-sdk', 'langchain']) await (await import(`./${suite}.mjs`)).default(context)
 if (!context.specification) console.log(`SKIPPED: the schema checks: ${specification} is not there`)
 
 let failed = 0
-for (const { name, run } of checks) {
-  if (!name.includes(only)) continue
+const wanted = checks.filter(c => c.name.includes(only))
+for (const { name, run } of wanted) {
   try {
-    await Promise.race([run(), new Promise((_, no) => setTimeout(() => no(new Error('it took longer than 30 s')), 30000).unref())])
+    await Promise.race([run(), new Promise((_, no) => setTimeout(() => no(new Error('it took longer than 300 s')), 300000).unref())])
     console.log('ok      ' + name)
   } catch (e) {
     ++failed
     console.log('FAILED  ' + name + '\n        ' + String(e.stack ?? e).split('\n').slice(0, 8).join('\n        '))
   }
 }
-console.log(`${checks.length - failed} of ${checks.length} checks passed`)
+console.log(`${wanted.length - failed} of ${wanted.length} checks passed`)
 server.removeAllListeners('exit')
 server.kill('SIGTERM')
 const status = await new Promise(r => server.on('exit', r))

@@ -46,10 +46,13 @@ std::string ErrorOf(const ChatTemplate& t, const ChatRequest& request) {
   }
 }
 
-GgufFile File(const GgufBuilder& builder) {
-  GgufBuilder b = builder;
-  return GgufFile::FromBytes(b.Build(), "test.gguf");
-}
+// A file and its bytes, which must outlive it.
+struct File {
+  explicit File(GgufBuilder builder) : bytes(builder.Build()) {}
+  operator const GgufFile&() const { return file; }
+  const std::vector<uint8_t> bytes;
+  const GgufFile file = GgufFile::FromBytes(bytes, "test.gguf");
+};
 
 std::string g_log;
 void KeepLog(LogLevel, const std::string& line) { g_log += line + "\n"; }
