@@ -150,8 +150,8 @@ TEST_CASE("bombs end soon, with a sentence") {
     CHECK_MESSAGE(outcome.refused, "rendered " << outcome.text.size() << " bytes");
     CHECK(outcome.text.starts_with("chat template"));
     CHECK(outcome.text.size() < 300);
-    // Processor seconds; many times what it takes, for slow machines and sanitizers.
-    CHECK(seconds < 10);
+    // Processor seconds; many times what it takes, for slow machines.
+    CHECK(seconds < static_cast<double>(testing::Patience(10).count()) / 1e3);
   }
   MESSAGE("slowest of " << bombs.size() << " bombs: " << slowest << " s: " << which);
 }
