@@ -1,7 +1,7 @@
 // Panels (kernels/panel.h) to what tiles multiply (kernels/amx_matmul.h), per format; for the one target that machines with AMX have.
 //
 // Instructions per 64 weights beside kernels/panel_decode-inl.h: two planes 11 (widen 2, offset 2, multiply 2, split and join 5) and 2
-// stores; one plane without scales 1 and a store.
+// stores; one plane without scales 1 and a store; rounded (`--prefill fast`) 10 and a store.
 #include "kernels/amx_matmul.h"
 #include "kernels/formats/all.h"
 #include "kernels/targets.h"
@@ -11,7 +11,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/panel_decode-inl.h"  // for every target: its guard counts them
+#include "kernels/panel_round-inl.h"  // for every target: its guard counts them
 
 #if HWY_TARGET == HWY_AVX3_DL
 #include <hwy/cache_control.h>
@@ -21,11 +21,12 @@ namespace lutra {
 namespace HWY_NAMESPACE {
 namespace {
 
-template <PanelKind kKind>
+// kFast: rounded (panel_round-inl.h), one plane.
+template <PanelKind kKind, bool kFast>
 void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table_bytes, size_t block, size_t n_units,
             AmxBlock& HWY_RESTRICT to) {
   static_assert(kLanes == kPanelRows);
-  constexpr size_t kPlanes = FitsInt8(kKind) ? 1 : 2;
+  constexpr size_t kPlanes = kFast || FitsInt8(kKind) ? 1 : 2;
   static_assert(kKind.unit == 256 || kPlanes == 1);
   constexpr size_t kStepQuads = kKind.unit == 256 ? 16 : 8;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
@@ -41,11 +42,13 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
     const UnitFields<kKind> f(p);
     // The next block of the panel, while this one is multiplied.
     for (size_t i = 0; i < kKind.unit_bytes(); i += 64) hwy::Prefetch(p + kUnits * kKind.unit_bytes() + i);
+    VF super;
     if constexpr (kKind.super == SuperKind::kRow) {
-      hn::Store(LoadSupers<SuperKind::kF32>(panel, 0), df, to.supers[u]);
+      super = LoadSupers<SuperKind::kF32>(panel, 0);
     } else {
-      hn::Store(LoadSupers<kKind.super>(f.supers, 0), df, to.supers[u]);
+      super = LoadSupers<kKind.super>(f.supers, 0);
     }
+    hn::Store(super, df, to.supers[u]);
     if constexpr (kKind.bias) {
       hn::Store(LoadSupers<SuperKind::kF16>(f.bias_supers, 0), df, to.bias_supers[u]);
       constexpr size_t kPairs = static_cast<size_t>(kKind.unit) / 32;
@@ -58,6 +61,13 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
         }
         hn::Store(hn::Or(hn::ShiftLeft<16>(second), first), di, reinterpret_cast<int32_t*>(to.biases[u * kPairs + pair]));
       }
+    }
+    if constexpr (kFast) {
+      const VF factor = RoundUnit<kKind>(f, table, [&](size_t quad, VI8 lanes) HWY_ATTR {
+        hn::Store(hn::BitCast(d8, lanes), d8, to.tiles + 64 * quad);
+      });
+      hn::Store(hn::Mul(super, factor), df, to.supers[u]);
+      continue;
     }
     const uint8_t* HWY_RESTRICT step = f.steps;
     for (size_t s = 0; s < kKind.steps(); ++s, step += kKind.step_bytes()) {
@@ -109,8 +119,13 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
 
 template <PanelKind kKind, bool kEmulated>
 void MatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
-  static constexpr AmxFormat kFormat{FitsInt8(kKind) ? 1 : 2, kKind.unit, kKind.bias, &Decode<kKind>};
-  (kEmulated ? AmxMatMulEmulated : AmxMatMul)(kFormat, w, x, panel_begin, panel_end, y, y_stride);
+  constexpr auto kMatMul = kEmulated ? AmxMatMulEmulated : AmxMatMul;
+  static constexpr AmxFormat kFormat{FitsInt8(kKind) ? 1 : 2, kKind.unit, kKind.bias, &Decode<kKind, false>};
+  if constexpr (CanRound(kKind) && !FitsInt8(kKind)) {
+    static constexpr AmxFormat kRounded{1, kKind.unit, kKind.bias, &Decode<kKind, true>};
+    if (x.fast) return kMatMul(kRounded, w, x, panel_begin, panel_end, y, y_stride);
+  }
+  kMatMul(kFormat, w, x, panel_begin, panel_end, y, y_stride);
 }
 
 }  // namespace

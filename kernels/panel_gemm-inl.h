@@ -27,6 +27,7 @@
 
 #include "kernels/panel_decode-inl.h"
 #include "kernels/panel_matmul.h"
+#include "kernels/panel_round-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
@@ -78,8 +79,8 @@ struct GemmBlock {
   alignas(64) float bias_supers[8][kGemmRows];
 };
 
-// The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block.
-template <PanelKind kKind, class DotT, BlockForm kForm>
+// The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block. kFast: rounded (panel_round-inl.h).
+template <PanelKind kKind, class DotT, BlockForm kForm, bool kFast>
 HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, size_t base,
                            size_t u, GemmBlock& block) {
   const DI di;
@@ -111,7 +112,7 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
       for (size_t i = 0; i < kTwo; ++i) {
         if constexpr (kKind.scale_bits != 0) {
           scale[i] = LoadScales<kKind, true>(f.scales, kTwo * pair + i, row);
-          if constexpr (!kWords) {
+          if constexpr (!kWords && !kFast) {
             hn::Store(kForm == BlockForm::kBytePairs ? Pair(scale[i], scale[i]) : scale[i], di, block.scales[kTwo * to + i] + r);
           }
           if constexpr (kKind.bias) bias[i] = LoadScales<kKind, false>(f.biases, kTwo * pair + i, row);
@@ -129,8 +130,17 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
       if constexpr (kKind.bias) hn::Store(Pair(bias[0], bias[1]), di, reinterpret_cast<int32_t*>(block.biases[to][r]));
     }
     // Lanes.
-    const uint8_t* HWY_RESTRICT step = f.steps + 4 * row;
     VI start = hn::Zero(di);
+    if constexpr (kFast) {
+      const VF factor = RoundUnit<kKind>(f, table, [&](size_t quad, VI8 lanes) HWY_ATTR {
+        start = DotT::Dot(start, hn::Set(d8, uint8_t{128}), lanes);
+        hn::Store(hn::BitCast(d8, lanes), d8, block.bytes[quad][r]);
+      });
+      hn::Store(hn::Mul(super, factor), df, block.supers[u] + r);
+      hn::Store(hn::Neg(start), di, block.starts[u] + r);
+      continue;
+    }
+    const uint8_t* HWY_RESTRICT step = f.steps + 4 * row;
     for (size_t s = 0; s < kKind.steps(); ++s) {
       VI lane_sums[2] = {hn::Zero(di), hn::Zero(di)};
       VU8 shift[2];
@@ -435,40 +445,6 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size
   }
 }
 
-// Words to bytes with one scale per 256 and row: q = round(word * m / 2^14), m = floor(127 * 2^14 / max |word|). Not exact: `--prefill fast`.
-template <class DotT, size_t kRows>
-HWY_NOINLINE void RoundToBytes(GemmBlock& block) {
-  const DF df;
-  const DI di;
-  const DI16 d16;
-  constexpr size_t kVectors = kRows / kLanes;
-  for (size_t j = 0; j < kVectors; ++j) {
-    const size_t r = j * kLanes;
-    auto greatest = hn::Zero(d16);
-    for (size_t k = 0; k < 128; ++k) greatest = hn::Max(greatest, hn::Abs(hn::Load(d16, block.words[k][r])));
-    const VI both = hn::BitCast(di, greatest);
-    const VI most = hn::Max(hn::Max(hn::ShiftRight<16>(both), hn::And(both, hn::Set(di, 0x7FFF))), hn::Set(di, 127));
-    const VF m = hn::Floor(hn::Div(hn::Set(df, 127.0f * 16384.0f), hn::ConvertTo(df, most)));
-    const VF supers = hn::Load(df, block.supers[0] + r);
-    hn::Store(hn::Mul(supers, hn::Div(hn::Set(df, 16384.0f), m)), df, block.supers[0] + r);
-    const VI m_int = hn::ConvertTo(di, m);
-    const auto m16 = hn::BitCast(d16, Pair(m_int, m_int));
-    const auto rounded = [&](const int16_t* p) HWY_ATTR {
-      const auto v = hn::Load(d16, p);
-      return hn::MulFixedPoint15(hn::SaturatedAdd(v, v), m16);
-    };
-    VI lane_sum = hn::Zero(di);
-    for (size_t quad = 0; quad < 64; ++quad) {
-      const auto even = hn::And(rounded(block.words[2 * quad][r]), hn::Set(d16, int16_t{0xFF}));
-      const auto odd = hn::ShiftLeft<8>(rounded(block.words[2 * quad + 1][r]));
-      const auto lanes = hn::BitCast(DI8(), hn::Or(even, odd));
-      lane_sum = DotT::Dot(lane_sum, hn::Set(DU8(), uint8_t{128}), lanes);
-      hn::Store(hn::BitCast(DU8(), lanes), DU8(), block.bytes[quad][r]);
-    }
-    hn::Store(hn::Neg(lane_sum), di, block.starts[0] + r);
-  }
-}
-
 template <PanelKind kKind, class DotT, bool kFast = false>
 void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
   constexpr BlockForm kForm = kFast ? BlockForm::kShiftedInput : FormOf<DotT>(kKind);
@@ -492,10 +468,9 @@ void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
           const uint8_t* bytes = w.panels + (panel + i) * w.panel_bytes;
           for (size_t u = 0; u < n_units; ++u) {
             const uint8_t* unit = bytes + kKind.panel_header_bytes() + (b * kUnits + u) * kKind.unit_bytes();
-            DecodeUnit<kKind, DotT, kFast ? BlockForm::kWords : kForm>(unit, bytes, table, i * kPanelRows, u, block);
+            DecodeUnit<kKind, DotT, kForm, kFast>(unit, bytes, table, i * kPanelRows, u, block);
           }
         }
-        if constexpr (kFast) RoundToBytes<DotT, kGemmRows>(block);
         GemmBlockTimesTokens<kClass, DotT, kForm>(block, x, b, token, n_tokens, n_units, scratch);
       }
       const size_t first_row = panel * kPanelRows;
