@@ -30,6 +30,7 @@ inline constexpr int kMaxSchemaRepeat = 2000;     // of items and characters; th
 inline constexpr int kMaxSchemaMerges = 2000;     // each copies a schema
 inline constexpr int kMaxSchemaDepth = 500;       // of schemas within schemas, references followed: reading them recurses
 inline constexpr size_t kMaxSchemaOneOf = 64;     // branches that are compared, each with each
+inline constexpr int kMaxOverlapSteps = 1 << 19;  // of comparing branches in a whole schema: about 0.1 s
 inline constexpr size_t kMaxPatternBytes = 4096;
 inline constexpr int kMaxPatternDepth = 100;      // of groups
 inline constexpr int kMaxPatternRepeat = 4096;    // in {m,n}

@@ -184,21 +184,35 @@ class Builder {
     };
     if (std::all_of(branches.begin(), branches.end(), is_list)) {
       // Values that are listed: those of one branch only.
-      std::string body;
+      std::map<std::string, int> n_branches;
+      std::vector<const Json*> all;
+      const auto key = [](const Json& v) { return v.is_number() ? Format("%.17g", v.get<double>()) : Dump(v); };  // 1 is 1.0
       for (const Json& branch : branches) {
-        const Json values = branch.contains("const") ? Json::array({branch["const"]}) : branch["enum"];
-        if (!values.is_array()) return "";  // refused when the branch is read
-        for (const Json& v : values) {
-          if (std::count_if(branches.begin(), branches.end(), [&](const Json& b) { return MayBeValid(root_, v, b); }) != 1) continue;
-          if (MayBeValid(root_, v, branch)) body += (body.empty() ? "" : " | ") + GbnfLiteral(Dump(v));
+        std::set<std::string> own;
+        const auto take = [&](const Json& v) {
+          const std::vector<std::string> types = Types(branch);
+          if (!types.empty() && std::none_of(types.begin(), types.end(), [&](const std::string& t) { return HasType(v, t); })) return;
+          if (own.insert(key(v)).second) all.push_back(&v);
+        };
+        if (branch.contains("const")) {
+          take(branch["const"]);
+        } else if (branch["enum"].is_array()) {
+          for (const Json& v : branch["enum"]) take(v);
+        } else {
+          return "";  // refused when the branch is read
         }
+        for (const std::string& k : own) ++n_branches[k];
+      }
+      std::string body;
+      for (const Json* v : all) {
+        if (n_branches[key(*v)] == 1) body += (body.empty() ? "" : " | ") + GbnfLiteral(Dump(*v));
       }
       if (body.empty()) Refuse(where, "no value matches exactly one branch");
       return Rule(body);
     }
     for (size_t i = 0; i < branches.size(); ++i) {
       for (size_t j = 0; j < branches.size(); ++j) {
-        if (i == j || (branches.size() <= kMaxSchemaOneOf && NeverBoth(root_, branches[i], branches[j]))) continue;
+        if (i == j || (branches.size() <= kMaxSchemaOneOf && NeverBoth(root_, branches[i], branches[j], &overlap_steps_))) continue;
         if (mode_.strict) {
           Refuse(where, Format("a value may match both branch %zu and branch %zu; give every branch a required property with a const of its "
                                "own, or use anyOf",
@@ -576,7 +590,7 @@ class Builder {
   std::string* rules_;
   const SchemaMode mode_;
   std::map<std::string, std::string> by_body_, refs_;
-  int n_rules_ = 0, n_merges_ = 0, ref_chain_ = 0, depth_ = 0;
+  int n_rules_ = 0, n_merges_ = 0, ref_chain_ = 0, depth_ = 0, overlap_steps_ = kMaxOverlapSteps;
 };
 
 // Digits of [low, high], 0 <= low <= high, of one length each; no leading zeros.

@@ -8,7 +8,6 @@ namespace lutra::server {
 namespace {
 
 constexpr int kMaxDepth = 40;
-constexpr int kMaxSteps = 100000;
 
 enum Type : unsigned {
   kNull = 1,
@@ -55,7 +54,7 @@ double NumberOr(const Json& schema, const char* key, double otherwise) {
 
 class Comparison {
  public:
-  explicit Comparison(const Json& root) : root_(root) {}
+  Comparison(const Json& root, int* steps) : root_(root), steps_(*steps) {}
 
   bool Never(const Json& made_ref, const Json& other_ref, int depth) {
     const Json* made_at = Resolve(made_ref);
@@ -166,6 +165,12 @@ class Comparison {
     bool low_open = false, high_open = false;
   };
 
+  // What is looked at costs; false if there is nothing left.
+  bool Spend(size_t n) {
+    steps_ -= static_cast<int>(std::min<size_t>(n, 1 << 20));
+    return steps_ >= 0;
+  }
+
   const Json* Resolve(const Json& schema) {
     const Json* s = &schema;
     for (int i = 0; i < 64; ++i) {
@@ -182,11 +187,11 @@ class Comparison {
   }
 
   // All values, where there are but a few.
-  static std::optional<Json> Values(const Json& schema) {
+  std::optional<Json> Values(const Json& schema) {
     if (schema.contains("nullable") && schema["nullable"] == true) return std::nullopt;
     if (const Json* v = Find(schema, "const")) return Json::array({*v});
     const Json* list = Find(schema, "enum");
-    if (list == nullptr || !list->is_array()) return std::nullopt;
+    if (list == nullptr || !list->is_array() || !Spend(list->size())) return std::nullopt;
     return *list;
   }
 
@@ -250,9 +255,9 @@ class Comparison {
     }
     return Find(schema, "additionalProperties");
   }
-  static bool Requires(const Json& schema, const Json& name) {
+  bool Requires(const Json& schema, const Json& name) {
     const Json* required = Find(schema, "required");
-    return required != nullptr && required->is_array() &&
+    return required != nullptr && required->is_array() && Spend(required->size() / 8) &&
            std::find(required->begin(), required->end(), name) != required->end();
   }
   bool ObjectsApart(const Json& made, const Json& other, int depth) {
@@ -283,17 +288,17 @@ class Comparison {
   }
 
   const Json& root_;
-  int steps_ = kMaxSteps;
+  int& steps_;
 };
 
 }  // namespace
 
-bool NeverBoth(const Json& root, const Json& made, const Json& other) {
-  return Comparison(root).Never(made, other, 0);
+bool NeverBoth(const Json& root, const Json& made, const Json& other, int* steps) {
+  return Comparison(root, steps).Never(made, other, 0);
 }
 
-bool MayBeValid(const Json& root, const Json& value, const Json& schema) {
-  return Comparison(root).May(value, schema, 0);
+bool MayBeValid(const Json& root, const Json& value, const Json& schema, int* steps) {
+  return Comparison(root, steps).May(value, schema, 0);
 }
 
 }  // namespace lutra::server

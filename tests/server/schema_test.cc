@@ -426,6 +426,21 @@ TEST_CASE("Large and deep schemas end quickly") {
   Json choices = {{"type", "object"}, {"anyOf", Json::array()}};
   for (int i = 0; i < 5000; ++i) choices["anyOf"].push_back(Json::object());
   CHECK_FALSE(Refusal(choices).empty());
+  // Branches that are hard to tell apart.
+  Json values = {{"oneOf", Json::array()}}, lists = values, objects = values;
+  for (int i = 0; i < 10000; ++i) values["oneOf"].push_back({{"const", i}});
+  CHECK(Refusal(values).empty());
+  Json names = Json::array(), properties = Json::object();
+  for (int i = 0; i < 300; ++i) {
+    names.push_back("n" + std::to_string(i));
+    properties[names.back().get<std::string>()] = {{"type", "integer"}};
+  }
+  for (int i = 0; i < 60; ++i) {
+    lists["oneOf"].push_back({{"enum", names}, {"minLength", 1}});
+    objects["oneOf"].push_back({{"type", "object"}, {"properties", properties}, {"required", names}});
+  }
+  Refusal(lists);
+  Refusal(objects);
   CHECK(std::chrono::steady_clock::now() - start < testing::Patience(10));
 }
 
