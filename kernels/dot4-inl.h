@@ -10,11 +10,11 @@
 
 #include "kernels/fixed_order-inl.h"
 
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 // acc[lane] += sum of 4 u8 x i8 products, exactly: vpdpbusd, with VNNI (AVX3_DL has it; AVX2 and AVX3 on CPUs with AVX-VNNI, as Alder Lake, or
 // AVX512_VNNI, as Cascade Lake). Assembly, because the instruction is all we want of those extensions, and because g++ 12 moves the
 // accumulators of its builtin around and repeats broadcasts as memory operands.
@@ -26,11 +26,11 @@ HWY_INLINE VI Vpdpbusd(VI acc, hn::Vec<hn::Repartition<uint8_t, DI>> u, hn::Vec<
 #endif
   return acc;
 }
-#endif
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace lutra
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif  // LUTRA_DOT4_INL_H_

@@ -196,7 +196,7 @@ class ScaledEncoder {
         if constexpr (Assign::kBothSigns) attempt(hn::Mul(hn::Set(d, mirrored ? Assign::kOtherEnd : kEnd), per_unit), shift_of(c), c);
       }
       VQ best = gains[0], best_scale = fit_scales[0], best_shift = shift_of(0);
-      const auto choose = [&] HWY_ATTR {
+      const auto choose = [&]() HWY_ATTR {
         for (size_t c = 0; c < kClasses; ++c) {
           const auto better = hn::Gt(gains[c], best);
           best = hn::IfThenElse(better, gains[c], best);
