@@ -28,7 +28,9 @@
 namespace lutra {
 namespace {
 
-double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) double DotPeak() {
@@ -115,23 +117,37 @@ std::vector<float> Queries(size_t n) {
 }
 
 // One block of tokens at the end of `depth` positions.
-void Prompt(benchmark::State& state, KvType type, std::string simd, size_t dim, size_t n_heads, size_t depth) {
+void Prompt(benchmark::State& state, KvType type, std::string simd, size_t dim, size_t n_heads,
+            size_t depth) {
   SetSimd(simd);
   const size_t n_tokens = AttentionTokens(n_heads);
   const Setup s(type, dim, 1, depth);
   const auto q = Queries(n_tokens * n_heads * dim);
   std::vector<float> out(q.size());
-  const AttentionArgs args{&s.layout, s.pages.data(), 0, s.n_pages * kKvPage - n_tokens, n_tokens, n_heads,
-                           1.0f / std::sqrt(static_cast<float>(dim)), q.data(), n_heads * dim, out.data(), n_heads * dim};
+  const AttentionArgs args{&s.layout,
+                           s.pages.data(),
+                           0,
+                           s.n_pages * kKvPage - n_tokens,
+                           n_tokens,
+                           n_heads,
+                           1.0f / std::sqrt(static_cast<float>(dim)),
+                           q.data(),
+                           n_heads * dim,
+                           out.data(),
+                           n_heads * dim};
   for (auto _ : state) Attend(args);
-  const double gop = static_cast<double>(state.iterations()) * 4e-9 * static_cast<double>(n_tokens * n_heads * dim) *
+  const double gop = static_cast<double>(state.iterations()) * 4e-9 *
+                     static_cast<double>(n_tokens * n_heads * dim) *
                      static_cast<double>(s.n_pages * kKvPage);
   state.counters["GOP/s"] = benchmark::Counter(gop, benchmark::Counter::kIsRate);
   state.SetLabel("peak " + std::to_string(static_cast<int>(PeakGops())) + " GOP/s");
-  if (PeakGops() > 0) state.counters["dot%"] = benchmark::Counter(100 * gop / PeakGops(), benchmark::Counter::kIsRate);
+  if (PeakGops() > 0)
+    state.counters["dot%"] =
+        benchmark::Counter(100 * gop / PeakGops(), benchmark::Counter::kIsRate);
 }
 
-void Token(benchmark::State& state, KvType type, std::string simd, size_t dim, size_t n_heads, size_t depth) {
+void Token(benchmark::State& state, KvType type, std::string simd, size_t dim, size_t n_heads,
+           size_t depth) {
   SetSimd(simd);
   const size_t one = KvHeadLayout(type, dim, dim).bytes * ((depth + kKvPage - 1) / kKvPage);
   const Setup s(type, dim, std::max<size_t>(1, (size_t{256} << 20) / one), depth);
@@ -140,7 +156,8 @@ void Token(benchmark::State& state, KvType type, std::string simd, size_t dim, s
   size_t head = 0;
   for (auto _ : state) {
     Attend({&s.layout, s.pages.data(), head * s.layout.bytes, s.n_pages * kKvPage - 1, 1, n_heads,
-            1.0f / std::sqrt(static_cast<float>(dim)), q.data(), n_heads * dim, out.data(), n_heads * dim});
+            1.0f / std::sqrt(static_cast<float>(dim)), q.data(), n_heads * dim, out.data(),
+            n_heads * dim});
     head = (head + 1) % s.heads;
   }
   const double gb = static_cast<double>(state.iterations()) * static_cast<double>(one) * 1e-9;
@@ -154,10 +171,12 @@ void Store(benchmark::State& state, KvType type, std::string simd, size_t dim) {
   const Setup s(type, dim, 1, kKvPage);
   const auto x = Queries(2 * dim);
   for (auto _ : state) {
-    for (size_t at = 0; at < kKvPage; ++at) StoreKv(s.layout, at, x.data(), x.data() + dim, s.pages[0]);
+    for (size_t at = 0; at < kKvPage; ++at)
+      StoreKv(s.layout, at, x.data(), x.data() + dim, s.pages[0]);
   }
-  state.counters["ns/row"] = benchmark::Counter(static_cast<double>(state.iterations() * kKvPage) * 1e-9,
-                                                benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["ns/row"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * kKvPage) * 1e-9,
+                         benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
 }  // namespace
@@ -173,7 +192,8 @@ int main(int argc, char** argv) {
     for (const std::string& simd : AvailableSimd()) {
       const std::string prefix = std::string(type_name) + "/" + simd;
       const auto add = [&](const std::string& name, auto fn, auto... args) {
-        benchmark::RegisterBenchmark((prefix + name).c_str(), fn, args...)->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark((prefix + name).c_str(), fn, args...)
+            ->Unit(benchmark::kMicrosecond);
       };
       for (const size_t dim : {64, 128}) {
         for (const size_t n_heads : {1, 4}) {

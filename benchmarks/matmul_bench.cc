@@ -31,7 +31,8 @@ std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows) {
   std::vector<uint8_t> bytes(n_rows * RowBytes(type, kCols));
   for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
     uint64_t r = rng();
-    if (type.block_weights == 1) r &= type.block_bytes == 4 ? 0xBFFFFFFFBFFFFFFF : 0xBFFFBFFFBFFFBFFF;  // floats below 2
+    if (type.block_weights == 1)
+      r &= type.block_bytes == 4 ? 0xBFFFFFFFBFFFFFFF : 0xBFFFBFFFBFFFBFFF;  // floats below 2
     std::memcpy(bytes.data() + i, &r, 8);
   }
   return bytes;
@@ -57,7 +58,8 @@ Setup& SetupFor(const TensorTypeInfo& type, const std::string& simd, size_t n_to
   setup->rows.push_back(RandomRows(type, kRows));
   const size_t copies = n_tokens > 16 ? 1 : 1 + (size_t{256} << 20) / setup->rows[0].size();
   for (size_t i = 0; i < copies; ++i) {
-    const Matrix& m = setup->matrices.emplace_back(type, setup->rows.back().data(), kRows, kCols, setup->pool);
+    const Matrix& m =
+        setup->matrices.emplace_back(type, setup->rows.back().data(), kRows, kCols, setup->pool);
     if (m.references_rows()) setup->rows.push_back(setup->rows[0]);
   }
   std::mt19937 rng(1);
@@ -71,7 +73,8 @@ Setup& SetupFor(const TensorTypeInfo& type, const std::string& simd, size_t n_to
   return *setup;
 }
 
-void Multiply(benchmark::State& state, const TensorTypeInfo* type, std::string simd, size_t n_tokens) {
+void Multiply(benchmark::State& state, const TensorTypeInfo* type, std::string simd,
+              size_t n_tokens) {
   Setup& s = SetupFor(*type, simd, n_tokens);
   size_t i = 0;
   for (auto _ : state) {
@@ -84,7 +87,8 @@ void Multiply(benchmark::State& state, const TensorTypeInfo* type, std::string s
   state.counters["GOP/s"] = benchmark::Counter(n * operations * 1e-9, benchmark::Counter::kIsRate);
   const Matrix& m = s.matrices[0];
   const size_t bytes = m.references_rows() ? kRows * RowBytes(*type, kCols) : m.packed_bytes();
-  state.counters["GB/s"] = benchmark::Counter(n * static_cast<double>(bytes) * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["GB/s"] =
+      benchmark::Counter(n * static_cast<double>(bytes) * 1e-9, benchmark::Counter::kIsRate);
 }
 
 void Pack(benchmark::State& state, const TensorTypeInfo* type) {
@@ -96,7 +100,8 @@ void Pack(benchmark::State& state, const TensorTypeInfo* type) {
     benchmark::DoNotOptimize(m.packed_bytes());
   }
   const double n = static_cast<double>(state.iterations());
-  state.counters["Gweights/s"] = benchmark::Counter(n * kRows * kCols * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["Gweights/s"] =
+      benchmark::Counter(n * kRows * kCols * 1e-9, benchmark::Counter::kIsRate);
 }
 
 }  // namespace
@@ -108,14 +113,17 @@ int main(int argc, char** argv) {
     ForEachFormat<Concat<AllFormats, FloatFormats>>([&]<class F>() {
       const TensorTypeInfo* type = FindTensorType(F::kInfo.type_id);
       for (const size_t n_tokens : {1, 2, 4, 8, 12, 16, 20, 32, 512}) {
-        const std::string name = std::string(type->name) + "/" + simd + "/" + std::to_string(n_tokens);
-        benchmark::RegisterBenchmark(name.c_str(), Multiply, type, simd, n_tokens)->Unit(benchmark::kMillisecond);
+        const std::string name =
+            std::string(type->name) + "/" + simd + "/" + std::to_string(n_tokens);
+        benchmark::RegisterBenchmark(name.c_str(), Multiply, type, simd, n_tokens)
+            ->Unit(benchmark::kMillisecond);
       }
     });
   }
   ForEachFormat<AllFormats>([&]<class F>() {
     const TensorTypeInfo* type = FindTensorType(F::kInfo.type_id);
-    benchmark::RegisterBenchmark((std::string(type->name) + "/pack").c_str(), Pack, type)->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark((std::string(type->name) + "/pack").c_str(), Pack, type)
+        ->Unit(benchmark::kMillisecond);
   });
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;

@@ -29,7 +29,8 @@ using bench::TestSpec;
 struct BenchOptions {
   SourceOptions source;
   ArithmeticOptions arithmetic;
-  std::vector<std::string> n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k, type_v;
+  std::vector<std::string> n_prompt, n_gen, pg, n_depth, n_batch, n_ubatch, n_threads, type_k,
+      type_v;
   std::string save, output = "md", output_err = "none";
   int repetitions = 5, delay = 0;
   bool progress = false, no_warmup = false, no_roofline = false;
@@ -48,21 +49,38 @@ constexpr IgnoredOption kIgnored[] = {
 };
 void AddBenchOptions(CLI::App& app, BenchOptions* o) {
   AddSourceOptions(app, &o->source);
-  app.add_option("--save", o->save, "write the synthetic model to this GGUF file and end")->type_name("FILE");
+  app.add_option("--save", o->save, "write the synthetic model to this GGUF file and end")
+      ->type_name("FILE");
   AddList(app, "-p,--n-prompt", &o->n_prompt, "prompt tokens (default: 512)");
   AddList(app, "-n,--n-gen", &o->n_gen, "generated tokens (default: 128)");
-  AddList(app, "--pg", &o->pg, "-pg PP,TG: a prompt and then generation, timed together")->type_name("PP,TG");
+  AddList(app, "--pg", &o->pg, "-pg PP,TG: a prompt and then generation, timed together")
+      ->type_name("PP,TG");
   AddList(app, "-d,--n-depth", &o->n_depth, "tokens already in the context (default: 0)");
-  AddList(app, "-b,--batch-size", &o->n_batch, "prompt tokens after which logits are computed (default: 2048)");
-  AddList(app, "--ub,--ubatch-size", &o->n_ubatch, "-ub: prompt tokens of a forward pass (default: 512)");
+  AddList(app, "-b,--batch-size", &o->n_batch,
+          "prompt tokens after which logits are computed (default: 2048)");
+  AddList(app, "--ub,--ubatch-size", &o->n_ubatch,
+          "-ub: prompt tokens of a forward pass (default: 512)");
   AddList(app, "-t,--threads", &o->n_threads, "threads (default: what the machine offers)");
-  AddList(app, "--ctk,--cache-type-k", &o->type_k, "-ctk: type of cached keys: q8, f16 or f32 (default: f16)")->type_name("TYPES");
-  AddList(app, "--ctv,--cache-type-v", &o->type_v, "-ctv: type of cached values; the same as -ctk (default: that)")->type_name("TYPES");
-  app.add_option("-r,--repetitions", o->repetitions, "times each test is repeated (default: 5)")->check(CLI::Range(1, 100000))->type_name("N");
-  app.add_option("--delay", o->delay, "seconds to rest before each test")->check(CLI::Range(0, 3600))->type_name("SECONDS");
-  app.add_option("-o,--output", o->output, "md, csv, json, jsonl or sql to standard output (default: md)")->type_name("FORMAT");
-  app.add_option("--oe,--output-err", o->output_err, "-oe: the same to standard error (default: none)")->type_name("FORMAT");
-  app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
+  AddList(app, "--ctk,--cache-type-k", &o->type_k,
+          "-ctk: type of cached keys: q8, f16 or f32 (default: f16)")
+      ->type_name("TYPES");
+  AddList(app, "--ctv,--cache-type-v", &o->type_v,
+          "-ctv: type of cached values; the same as -ctk (default: that)")
+      ->type_name("TYPES");
+  app.add_option("-r,--repetitions", o->repetitions, "times each test is repeated (default: 5)")
+      ->check(CLI::Range(1, 100000))
+      ->type_name("N");
+  app.add_option("--delay", o->delay, "seconds to rest before each test")
+      ->check(CLI::Range(0, 3600))
+      ->type_name("SECONDS");
+  app.add_option("-o,--output", o->output,
+                 "md, csv, json, jsonl or sql to standard output (default: md)")
+      ->type_name("FORMAT");
+  app.add_option("--oe,--output-err", o->output_err,
+                 "-oe: the same to standard error (default: none)")
+      ->type_name("FORMAT");
+  app.add_flag("--progress", o->progress,
+               "say on standard error what is being done, also where that is no terminal");
   app.add_flag("--no-warmup", o->no_warmup, "leave out the run before the first that counts");
   app.add_flag("--no-roofline", o->no_roofline, "do not measure or look up the machine's limits");
   o->arithmetic.AddTo(app);
@@ -75,17 +93,22 @@ std::vector<TestSpec> Tests(const BenchOptions& o) {
   const auto depths = Numbers("-d", o.n_depth, 0, kMaxBenchTokens, 0);
   const auto batches = Numbers("-b", o.n_batch, 1, kMaxBenchTokens, 2048);
   const auto ubatches = Numbers("-ub", o.n_ubatch, 1, static_cast<int>(kMaxBatchTokens), 512);
-  const auto threads = Numbers("-t", o.n_threads, 1, ThreadPool::kMaxThreads, AdviseThreads().threads);
+  const auto threads =
+      Numbers("-t", o.n_threads, 1, ThreadPool::kMaxThreads, AdviseThreads().threads);
   std::vector<std::pair<int, int>> shapes;
   for (const int p : prompts) shapes.push_back({p, 0});
   for (const int n : gens) shapes.push_back({0, n});
-  for (const std::string& text : o.pg) shapes.push_back(bench::ParseIntPair("-pg", text, kMaxBenchTokens));
+  for (const std::string& text : o.pg)
+    shapes.push_back(bench::ParseIntPair("-pg", text, kMaxBenchTokens));
   std::vector<std::pair<std::string, std::string>> types;
   const auto keys = o.type_k.empty() ? std::vector<std::string>{} : Words(o.type_k);
   const auto values = o.type_v.empty() ? std::vector<std::string>{} : Words(o.type_v);
   for (const std::string& t : keys.empty() ? values : keys) {
-    if (!keys.empty() && !values.empty() && std::find(values.begin(), values.end(), t) == values.end()) {
-      Fail(ErrorCode::kInvalidArgument, "-ctk %s: keys and values have one type here; give -ctv the same list", Printable(t, 40).c_str());
+    if (!keys.empty() && !values.empty() &&
+        std::find(values.begin(), values.end(), t) == values.end()) {
+      Fail(ErrorCode::kInvalidArgument,
+           "-ctk %s: keys and values have one type here; give -ctv the same list",
+           Printable(t, 40).c_str());
     }
     ParseKvType(t);
     types.push_back({t, t});
@@ -107,7 +130,8 @@ std::vector<TestSpec> Tests(const BenchOptions& o) {
       }
     }
   }
-  if (tests.empty()) Fail(ErrorCode::kInvalidArgument, "nothing to measure: -p, -n and -pg are all 0");
+  if (tests.empty())
+    Fail(ErrorCode::kInvalidArgument, "nothing to measure: -p, -n and -pg are all 0");
   return tests;
 }
 
@@ -116,8 +140,10 @@ bench::MarkdownOptions Markdown(const std::vector<TestSpec>& tests) {
   const TestSpec usual;
   bench::MarkdownOptions options;
   const auto any = [&](auto differs) { return std::any_of(tests.begin(), tests.end(), differs); };
-  if (any([&](const TestSpec& t) { return t.n_batch != usual.n_batch; })) options.columns.push_back("n_batch");
-  if (any([&](const TestSpec& t) { return t.n_ubatch != usual.n_ubatch; })) options.columns.push_back("n_ubatch");
+  if (any([&](const TestSpec& t) { return t.n_batch != usual.n_batch; }))
+    options.columns.push_back("n_batch");
+  if (any([&](const TestSpec& t) { return t.n_ubatch != usual.n_ubatch; }))
+    options.columns.push_back("n_ubatch");
   if (any([&](const TestSpec& t) { return t.type_k != usual.type_k; })) {
     options.columns.push_back("type_k");
     options.columns.push_back("type_v");
@@ -127,12 +153,14 @@ bench::MarkdownOptions Markdown(const std::vector<TestSpec>& tests) {
 
 int Save(const BenchOptions& o) {
   if (o.source.synthetic.size() != 1 || !o.source.models.empty()) {
-    Fail(ErrorCode::kInvalidArgument, "--save: writes one synthetic model: give it with --synthetic SHAPE:TYPE");
+    Fail(ErrorCode::kInvalidArgument,
+         "--save: writes one synthetic model: give it with --synthetic SHAPE:TYPE");
   }
   ThreadPool pool(AdviseThreads().threads);
   const GgufWriter writer = SyntheticWriter(ParseSynthetic(o.source.synthetic[0]), pool);
   writer.Write(o.save);
-  std::fprintf(stderr, "%s: %.2f GB of random weights\n", Printable(o.save, 400).c_str(), static_cast<double>(writer.FileBytes()) / 1e9);
+  std::fprintf(stderr, "%s: %.2f GB of random weights\n", Printable(o.save, 400).c_str(),
+               static_cast<double>(writer.FileBytes()) / 1e9);
   return kExitOk;
 }
 
@@ -157,10 +185,13 @@ int RunBench(int argc, char** argv) {
     argv[1] = program.data();
     return mode.run(argc - 1, argv + 1);
   }
-  CLI::App app("Measures prompt processing (pp) and generation (tg) speed. Options and output are llama-bench's. Lists: N,N,N, "
-               "FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR, or the option repeated.");
+  CLI::App app(
+      "Measures prompt processing (pp) and generation (tg) speed. Options and output are "
+      "llama-bench's. Lists: N,N,N, "
+      "FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR, or the option repeated.");
   std::string modes = "Modes: ";
-  for (const Mode& mode : kModes) modes += Format("\n  lutra bench %-9s %s", mode.name, mode.summary);
+  for (const Mode& mode : kModes)
+    modes += Format("\n  lutra bench %-9s %s", mode.name, mode.summary);
   app.footer(modes);
   BenchOptions o;
   AddBenchOptions(app, &o);
@@ -170,7 +201,9 @@ int RunBench(int argc, char** argv) {
   }
   if (const auto status = ParseBenchArgs(app, argc, argv)) return *status;
   for (size_t i = 0; i < std::size(kIgnored); ++i) {
-    if (!ignored[i].empty()) std::fprintf(stderr, "lutra bench: %s changes nothing: %s\n", kIgnored[i].names, kIgnored[i].why);
+    if (!ignored[i].empty())
+      std::fprintf(stderr, "lutra bench: %s changes nothing: %s\n", kIgnored[i].names,
+                   kIgnored[i].why);
   }
   if (!o.save.empty()) return Save(o);
 
@@ -188,7 +221,9 @@ int RunBench(int argc, char** argv) {
   std::optional<bench::Roofline> limits;
   if (!o.no_roofline) {
     run.roofline = [&](int threads) -> std::optional<bench::Roofline> {
-      if (!limits || limits->threads != threads) limits = bench::FindRoofline(threads, false, [&](const std::string& what) { progress.Say(what); });
+      if (!limits || limits->threads != threads)
+        limits = bench::FindRoofline(threads, false,
+                                     [&](const std::string& what) { progress.Say(what); });
       return limits;
     };
   }
@@ -211,7 +246,8 @@ int RunBench(int argc, char** argv) {
       if (out) Print(out->Row(record), stdout);
       if (err) Print(err->Row(record), stderr);
       if (!record.noise.empty()) {
-        std::fprintf(stderr, "lutra bench: %s: the machine was not quiet: %s\n", bench::TestName(test).c_str(), record.noise.c_str());
+        std::fprintf(stderr, "lutra bench: %s: the machine was not quiet: %s\n",
+                     bench::TestName(test).c_str(), record.noise.c_str());
       }
     }
   }

@@ -30,7 +30,8 @@ Side ReadSide(const std::string& text, const std::vector<std::string>& common) {
   Side side{text.substr(std::min(text.size(), text.find_first_not_of(' '))), {}, {}};
   std::error_code ignored;
   const std::string extension = fs::path(text).extension();
-  if (fs::is_regular_file(text, ignored) && (extension == ".json" || extension == ".jsonl" || extension == ".csv")) {
+  if (fs::is_regular_file(text, ignored) &&
+      (extension == ".json" || extension == ".jsonl" || extension == ".csv")) {
     side.recorded = bench::ReadRuns(FileText(text), text);
     return side;
   }
@@ -50,23 +51,29 @@ Side ReadSide(const std::string& text, const std::vector<std::string>& common) {
 // The measurements of one run, one number a test: the median of its repetitions.
 void Add(const std::vector<bench::Series>& run, std::vector<bench::Series>* all) {
   for (const bench::Series& s : run) {
-    auto it = std::find_if(all->begin(), all->end(), [&](const bench::Series& x) { return x.test == s.test; });
+    auto it = std::find_if(all->begin(), all->end(),
+                           [&](const bench::Series& x) { return x.test == s.test; });
     if (it == all->end()) it = all->insert(all->end(), {s.test, {}});
     it->ts.push_back(bench::Median(s.ts));
   }
 }
 
 void PrintTable(const std::vector<bench::Comparison>& rows) {
-  std::printf("| %-20s | %10s | %10s | %8s | %17s | %4s | %-13s |\n", "test", "A t/s", "B t/s", "B / A", "95 % interval", "runs", "B is");
-  std::printf("| -------------------- | ---------: | ---------: | -------: | ----------------: | ---: | ------------- |\n");
+  std::printf("| %-20s | %10s | %10s | %8s | %17s | %4s | %-13s |\n", "test", "A t/s", "B t/s",
+              "B / A", "95 % interval", "runs", "B is");
+  std::printf(
+      "| -------------------- | ---------: | ---------: | -------: | ----------------: | ---: | "
+      "------------- |\n");
   for (const bench::Comparison& c : rows) {
-    std::printf("| %-20s | %10.2f | %10.2f | %8.3f | %7.3f - %7.3f | %4zu | %-13s |\n", c.test.c_str(), c.a, c.b, c.ratio,
-                c.interval.low, c.interval.high, c.n_pairs, c.verdict);
+    std::printf("| %-20s | %10.2f | %10.2f | %8.3f | %7.3f - %7.3f | %4zu | %-13s |\n",
+                c.test.c_str(), c.a, c.b, c.ratio, c.interval.low, c.interval.high, c.n_pairs,
+                c.verdict);
   }
 }
 
 void PrintJson(const Side& a, const Side& b, const std::vector<bench::Comparison>& rows) {
-  nlohmann::ordered_json json = {{"a", a.label}, {"b", b.label}, {"tests", nlohmann::json::array()}};
+  nlohmann::ordered_json json = {
+      {"a", a.label}, {"b", b.label}, {"tests", nlohmann::json::array()}};
   for (const bench::Comparison& c : rows) {
     json["tests"].push_back({{"test", c.test},
                              {"a_ts", c.a},
@@ -84,27 +91,37 @@ void PrintJson(const Side& a, const Side& b, const std::vector<bench::Comparison
 
 int RunBenchCompare(int argc, char** argv) {
   CLI::App app(
-      "Compares B with A. Each is a file that bench -o json, jsonl or csv wrote; or options of lutra bench in quotes ('-m a.gguf'), "
-      "or a program with its arguments that takes the same options ('/opt/other/llama-bench -m a.gguf'): these run in turns, A B A "
-      "B ..., so that what disturbs the machine disturbs both. The ratio is the median over the rounds.");
+      "Compares B with A. Each is a file that bench -o json, jsonl or csv wrote; or options of "
+      "lutra bench in quotes ('-m a.gguf'), "
+      "or a program with its arguments that takes the same options ('/opt/other/llama-bench -m "
+      "a.gguf'): these run in turns, A B A "
+      "B ..., so that what disturbs the machine disturbs both. The ratio is the median over the "
+      "rounds.");
   std::string a_text, b_text;
   std::vector<std::string> prompts, gens, depths, pg, threads;
   int rounds = 5, repetitions = 1, rest = 0;
   bool json = false, want_progress = false;
   app.add_option("A", a_text, "what to compare with")->required();
   app.add_option("B", b_text, "what to compare")->required();
-  app.add_option("--rounds", rounds, "times that both are run (default: 5)")->check(CLI::Range(1, 1000))->type_name("N");
-  app.add_option("-r,--repetitions", repetitions, "repetitions inside a run, of which the median counts (default: 1)")
+  app.add_option("--rounds", rounds, "times that both are run (default: 5)")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
-  app.add_option("--rest", rest, "seconds between runs")->check(CLI::Range(0, 3600))->type_name("SECONDS");
+  app.add_option("-r,--repetitions", repetitions,
+                 "repetitions inside a run, of which the median counts (default: 1)")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("N");
+  app.add_option("--rest", rest, "seconds between runs")
+      ->check(CLI::Range(0, 3600))
+      ->type_name("SECONDS");
   AddList(app, "-p,--n-prompt", &prompts, "given to both: prompt tokens");
   AddList(app, "-n,--n-gen", &gens, "given to both: generated tokens");
   AddList(app, "-d,--n-depth", &depths, "given to both: tokens already in the context");
-  AddList(app, "--pg", &pg, "-pg: given to both: prompt and generation together")->type_name("PP,TG");
+  AddList(app, "--pg", &pg, "-pg: given to both: prompt and generation together")
+      ->type_name("PP,TG");
   AddList(app, "-t,--threads", &threads, "given to both: threads");
   app.add_flag("--json", json, "print JSON");
-  app.add_flag("--progress", want_progress, "say on standard error what is being done, also where that is no terminal");
+  app.add_flag("--progress", want_progress,
+               "say on standard error what is being done, also where that is no terminal");
   // '-m a.gguf', one argument with blanks, is a side and no option: a blank in front tells the parser.
   std::vector<std::string> args(argv, argv + argc);
   std::vector<char*> pointers;
@@ -144,7 +161,8 @@ int RunBenchCompare(int argc, char** argv) {
   if (json) {
     PrintJson(sides[0], sides[1], rows);
   } else {
-    std::printf("A: %s\nB: %s\n\n", Printable(sides[0].label, 300).c_str(), Printable(sides[1].label, 300).c_str());
+    std::printf("A: %s\nB: %s\n\n", Printable(sides[0].label, 300).c_str(),
+                Printable(sides[1].label, 300).c_str());
     PrintTable(rows);
   }
   return kExitOk;

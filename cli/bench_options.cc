@@ -16,14 +16,17 @@ namespace lutra::cli {
 namespace {
 
 // llama-bench writes these with one dash.
-constexpr std::string_view kOneDash[] = {"-pg", "-ub", "-ctk", "-ctv", "-oe", "-npp", "-ntg", "-npl", "-ngl", "-fa", "-mmp", "-lm"};
+constexpr std::string_view kOneDash[] = {"-pg",  "-ub",  "-ctk", "-ctv", "-oe",  "-npp",
+                                         "-ntg", "-npl", "-ngl", "-fa",  "-mmp", "-lm"};
 
 }  // namespace
 
 void AddSourceOptions(CLI::App& app, SourceOptions* o) {
-  AddList(app, "-m,--model", &o->models, "GGUF files (default: the demo model)")->type_name("FILE[,FILE]");
+  AddList(app, "-m,--model", &o->models, "GGUF files (default: the demo model)")
+      ->type_name("FILE[,FILE]");
   AddList(app, "--synthetic", &o->synthetic,
-          "a model in memory with random weights: SHAPE:TYPE, e.g. llama-3.2-1b:IQ4_K or layers=4,embd=1024:Q4_K")
+          "a model in memory with random weights: SHAPE:TYPE, e.g. llama-3.2-1b:IQ4_K or "
+          "layers=4,embd=1024:Q4_K")
       ->type_name("SHAPE:TYPE");
 }
 
@@ -40,15 +43,18 @@ std::vector<bench::ModelSource> Sources(const SourceOptions& o) {
 
 bench::ModelSource OneSource(const SourceOptions& options, const char* mode) {
   const auto sources = Sources(options);
-  if (sources.size() != 1) Fail(ErrorCode::kInvalidArgument, "bench %s: takes one model, not %zu", mode, sources.size());
+  if (sources.size() != 1)
+    Fail(ErrorCode::kInvalidArgument, "bench %s: takes one model, not %zu", mode, sources.size());
   return sources[0];
 }
 
-CLI::Option* AddList(CLI::App& app, const char* names, std::vector<std::string>* values, const char* help) {
+CLI::Option* AddList(CLI::App& app, const char* names, std::vector<std::string>* values,
+                     const char* help) {
   return app.add_option(names, *values, help)->allow_extra_args(false)->type_name("LIST");
 }
 
-std::vector<int> Numbers(const char* option, const std::vector<std::string>& lists, int low, int high, int absent) {
+std::vector<int> Numbers(const char* option, const std::vector<std::string>& lists, int low,
+                         int high, int absent) {
   std::vector<int> out;
   for (const std::string& text : lists) {
     const std::vector<int> part = bench::ParseIntList(option, text, low, high);
@@ -75,13 +81,16 @@ std::optional<int> ParseBenchArgs(CLI::App& app, int argc, char** argv) {
   std::vector<char*> pointers;
   for (std::string& arg : args) {
     const std::string name = arg.substr(0, arg.find('='));
-    if (std::any_of(std::begin(kOneDash), std::end(kOneDash), [&](std::string_view s) { return s == name; })) arg.insert(0, "-");
+    if (std::any_of(std::begin(kOneDash), std::end(kOneDash),
+                    [&](std::string_view s) { return s == name; }))
+      arg.insert(0, "-");
     pointers.push_back(arg.data());
   }
   return ParseArgs(app, argc, pointers.data());
 }
 
-BenchProgress::BenchProgress(bool wanted) : terminal_(isatty(STDERR_FILENO)), on_(wanted || terminal_) {}
+BenchProgress::BenchProgress(bool wanted)
+    : terminal_(isatty(STDERR_FILENO)), on_(wanted || terminal_) {}
 BenchProgress::~BenchProgress() { Clear(); }
 
 void BenchProgress::Say(const std::string& text) {

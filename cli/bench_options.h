@@ -25,9 +25,11 @@ std::vector<bench::ModelSource> Sources(const SourceOptions& options);
 bench::ModelSource OneSource(const SourceOptions& options, const char* mode);
 
 // An option that may be repeated and takes lists.
-CLI::Option* AddList(CLI::App& app, const char* names, std::vector<std::string>* values, const char* help);
+CLI::Option* AddList(CLI::App& app, const char* names, std::vector<std::string>* values,
+                     const char* help);
 // The numbers of all lists, or `absent` if there are none.
-std::vector<int> Numbers(const char* option, const std::vector<std::string>& lists, int low, int high, int absent);
+std::vector<int> Numbers(const char* option, const std::vector<std::string>& lists, int low,
+                         int high, int absent);
 // "a,b" and "c" -> a, b, c.
 std::vector<std::string> Words(const std::vector<std::string>& lists);
 

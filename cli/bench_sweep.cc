@@ -25,12 +25,18 @@ void AddCommon(CLI::App& app, CommonOptions* o) {
   app.add_option("-t,--threads", o->threads, "threads (default: what the machine offers)")
       ->check(CLI::Range(1, ThreadPool::kMaxThreads))
       ->type_name("N");
-  app.add_option("--ub,--ubatch-size", o->ubatch, "-ub: prompt tokens of a forward pass (default: 512)")
+  app.add_option("--ub,--ubatch-size", o->ubatch,
+                 "-ub: prompt tokens of a forward pass (default: 512)")
       ->check(CLI::Range(1, static_cast<int>(kMaxBatchTokens)))
       ->type_name("N");
-  app.add_option("--ctk,--kv-type", o->kv_type, "-ctk: type of the KV cache: f16, q8 or f32 (default: f16)")->type_name("TYPE");
-  app.add_option("-o,--output", o->output, "md or jsonl (default: md)")->check(CLI::IsMember({"md", "jsonl"}))->type_name("FORMAT");
-  app.add_flag("--progress", o->progress, "say on standard error what is being done, also where that is no terminal");
+  app.add_option("--ctk,--kv-type", o->kv_type,
+                 "-ctk: type of the KV cache: f16, q8 or f32 (default: f16)")
+      ->type_name("TYPE");
+  app.add_option("-o,--output", o->output, "md or jsonl (default: md)")
+      ->check(CLI::IsMember({"md", "jsonl"}))
+      ->type_name("FORMAT");
+  app.add_flag("--progress", o->progress,
+               "say on standard error what is being done, also where that is no terminal");
   o->arithmetic.AddTo(app);
 }
 
@@ -50,7 +56,8 @@ void PrintRow(const std::vector<Cell>& row, bool first, bool jsonl) {
     std::string key = c.name;
     std::replace(key.begin(), key.end(), ' ', '_');
     std::replace(key.begin(), key.end(), '/', '_');
-    json += Format("%s\"%s\": %.*f", json.empty() ? "" : ", ", key.c_str(), c.digits == 0 ? 0 : 6, c.value);
+    json += Format("%s\"%s\": %.*f", json.empty() ? "" : ", ", key.c_str(), c.digits == 0 ? 0 : 6,
+                   c.value);
   }
   if (jsonl) {
     Print("{" + json + "}\n", stdout);
@@ -62,21 +69,29 @@ void PrintRow(const std::vector<Cell>& row, bool first, bool jsonl) {
 }  // namespace
 
 int RunBenchSweep(int argc, char** argv) {
-  CLI::App app("Speed of prompt (S_PP) and generation (S_TG) with N_KV tokens already in the context, from 0 to the context size.");
+  CLI::App app(
+      "Speed of prompt (S_PP) and generation (S_TG) with N_KV tokens already in the context, from "
+      "0 to the context size.");
   CommonOptions o;
   AddCommon(app, &o);
   int n_ctx = 4096, n_prompt = 0, n_gen = 0;
-  app.add_option("-c,--ctx-size", n_ctx, "greatest context (default: 4096)")->check(CLI::Range(1, kMaxBenchTokens))->type_name("N");
-  app.add_option("-p,--n-prompt", n_prompt, "prompt tokens of each row, and its distance to the next (default: those of -ub)")
+  app.add_option("-c,--ctx-size", n_ctx, "greatest context (default: 4096)")
       ->check(CLI::Range(1, kMaxBenchTokens))
       ->type_name("N");
-  app.add_option("-n,--n-gen", n_gen, "generated tokens of each row (default: a quarter of the prompt)")
+  app.add_option("-p,--n-prompt", n_prompt,
+                 "prompt tokens of each row, and its distance to the next (default: those of -ub)")
+      ->check(CLI::Range(1, kMaxBenchTokens))
+      ->type_name("N");
+  app.add_option("-n,--n-gen", n_gen,
+                 "generated tokens of each row (default: a quarter of the prompt)")
       ->check(CLI::Range(1, kMaxBenchTokens))
       ->type_name("N");
   if (const auto status = ParseBenchArgs(app, argc, argv)) return *status;
   if (n_prompt == 0) n_prompt = o.ubatch;
   if (n_gen == 0) n_gen = std::max(1, n_prompt / 4);
-  if (n_prompt > n_ctx) Fail(ErrorCode::kInvalidArgument, "-p: %d prompt tokens do not fit a context of %d (-c)", n_prompt, n_ctx);
+  if (n_prompt > n_ctx)
+    Fail(ErrorCode::kInvalidArgument, "-p: %d prompt tokens do not fit a context of %d (-c)",
+         n_prompt, n_ctx);
   const bench::ModelSource source = OneSource(o.source, "sweep");
   o.arithmetic.Apply();
   BenchProgress progress(o.progress);
@@ -117,7 +132,9 @@ int RunBenchSweep(int argc, char** argv) {
 }
 
 int RunBenchBatched(int argc, char** argv) {
-  CLI::App app("Speed of B streams that generate together, each with its own prompt: one forward pass gives every stream a token.");
+  CLI::App app(
+      "Speed of B streams that generate together, each with its own prompt: one forward pass gives "
+      "every stream a token.");
   CommonOptions o;
   AddCommon(app, &o);
   std::vector<std::string> prompts, gens, streams;
@@ -127,7 +144,8 @@ int RunBenchBatched(int argc, char** argv) {
   if (const auto status = ParseBenchArgs(app, argc, argv)) return *status;
   const auto n_prompt = Numbers("-npp", prompts, 0, kMaxBenchTokens, 128);
   const auto n_gen = Numbers("-ntg", gens, 1, kMaxBenchTokens, 64);
-  const auto n_streams = Numbers("-npl", streams.empty() ? std::vector<std::string>{"1-64*2"} : streams, 1, 1024, 1);
+  const auto n_streams =
+      Numbers("-npl", streams.empty() ? std::vector<std::string>{"1-64*2"} : streams, 1, 1024, 1);
   const bench::ModelSource source = OneSource(o.source, "batched");
   o.arithmetic.Apply();
   BenchProgress progress(o.progress);

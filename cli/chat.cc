@@ -31,7 +31,7 @@ struct Chat {
   Session& session;
   Conversation conversation;
   GenerateOptions options;
-  bool colour = false;     // stdout is a terminal
+  bool colour = false;  // stdout is a terminal
   bool show_status = true;
   bool leave = false;
   Generation last{};
@@ -54,8 +54,11 @@ struct Chat {
     last = g;
     has_last = true;
     if (g.finish == FinishReason::kContextFull) {
-      Note(Format("The context of %u tokens is full. /clear forgets the conversation, /undo the last turn; a longer context is "
-                  "given at start with -c N.", session.n_ctx()));
+      Note(
+          Format("The context of %u tokens is full. /clear forgets the conversation, /undo the "
+                 "last turn; a longer context is "
+                 "given at start with -c N.",
+                 session.n_ctx()));
     }
     if (show_status) Note(StatusLine(g, session, engine));
   }
@@ -90,14 +93,18 @@ void Help(Chat& chat, const std::string&) {
   for (const ChatCommand& c : Commands()) {
     chat.Note(Format("  /%-8s %-14s %s", c.name, c.arguments, c.help));
   }
-  chat.Note("  \"\"\" begins and ends a message of several lines; a \\ at the end of a line goes on too.\n"
-            "  Ctrl-C stops an answer (what there is of it is kept); at the prompt, twice leaves. Ctrl-D leaves.");
+  chat.Note(
+      "  \"\"\" begins and ends a message of several lines; a \\ at the end of a line goes on "
+      "too.\n"
+      "  Ctrl-C stops an answer (what there is of it is kept); at the prompt, twice leaves. Ctrl-D "
+      "leaves.");
 }
 
 void System(Chat& chat, const std::string& text) {
   if (text.empty()) {
     const std::string now = chat.conversation.system();
-    chat.Note(now.empty() ? "No system message. /system TEXT sets one; /system - removes it." : "System: " + now);
+    chat.Note(now.empty() ? "No system message. /system TEXT sets one; /system - removes it."
+                          : "System: " + now);
     return;
   }
   chat.conversation.SetSystem(text == "-" ? "" : text);
@@ -107,7 +114,9 @@ void System(Chat& chat, const std::string& text) {
 void Set(Chat& chat, const std::string& text) {
   const size_t space = text.find_first_of(" =");
   if (text.empty() || space == std::string::npos) {
-    chat.Note("/set NAME VALUE; /show lists names and values; also /set max_tokens N, /set stop TEXT (/set stop - for none)");
+    chat.Note(
+        "/set NAME VALUE; /show lists names and values; also /set max_tokens N, /set stop TEXT "
+        "(/set stop - for none)");
     return;
   }
   const std::string name = text.substr(0, space);
@@ -130,12 +139,16 @@ void Set(Chat& chat, const std::string& text) {
 
 void Show(Chat& chat, const std::string&) {
   for (const SamplingParamRow& row : SamplingParamTable()) {
-    chat.Note(Format("  %-22s %-10s %s", row.name, row.Text(chat.options.sampling).c_str(), row.description));
+    chat.Note(Format("  %-22s %-10s %s", row.name, row.Text(chat.options.sampling).c_str(),
+                     row.description));
   }
-  chat.Note(Format("  %-22s %-10zu most tokens of an answer; 0: no limit", "max_tokens", chat.options.max_tokens));
+  chat.Note(Format("  %-22s %-10zu most tokens of an answer; 0: no limit", "max_tokens",
+                   chat.options.max_tokens));
   std::string stops;
-  for (const std::string& s : chat.options.stop) stops += (stops.empty() ? "" : ", ") + Printable(s);
-  chat.Note(Format("  %-22s %-10s text that ends an answer", "stop", stops.empty() ? "none" : stops.c_str()));
+  for (const std::string& s : chat.options.stop)
+    stops += (stops.empty() ? "" : ", ") + Printable(s);
+  chat.Note(Format("  %-22s %-10s text that ends an answer", "stop",
+                   stops.empty() ? "none" : stops.c_str()));
 }
 
 void Regen(Chat& chat, const std::string&) {
@@ -143,7 +156,8 @@ void Regen(Chat& chat, const std::string&) {
 }
 
 void Undo(Chat& chat, const std::string&) {
-  chat.Note(chat.conversation.Undo() ? "The last message and its answer are forgotten." : "Nothing to undo.");
+  chat.Note(chat.conversation.Undo() ? "The last message and its answer are forgotten."
+                                     : "Nothing to undo.");
 }
 
 void Clear(Chat& chat, const std::string&) {
@@ -154,7 +168,8 @@ void Clear(Chat& chat, const std::string&) {
 void Save(Chat& chat, const std::string& path) {
   if (path.empty()) Fail(ErrorCode::kInvalidArgument, "/save FILE");
   chat.conversation.Save(path);
-  chat.Note(Format("Saved %zu turns to %s.", chat.conversation.n_turns(), Printable(path, 400).c_str()));
+  chat.Note(
+      Format("Saved %zu turns to %s.", chat.conversation.n_turns(), Printable(path, 400).c_str()));
 }
 
 void Load(Chat& chat, const std::string& path) {
@@ -164,24 +179,28 @@ void Load(Chat& chat, const std::string& path) {
 }
 
 void Read(Chat& chat, const std::string& path) {
-  if (path.empty()) Fail(ErrorCode::kInvalidArgument, "/read FILE sends the file's text as your message");
+  if (path.empty())
+    Fail(ErrorCode::kInvalidArgument, "/read FILE sends the file's text as your message");
   std::ifstream in(path, std::ios::binary);
   if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open", Printable(path, 400).c_str());
   std::string text;
   std::array<char, 65536> part;
   while (in.read(part.data(), part.size()), in.gcount() > 0) {
     text.append(part.data(), static_cast<size_t>(in.gcount()));
-    if (text.size() > kMaxReadBytes) Fail(ErrorCode::kResourceExhausted, "%s: larger than %zu bytes", Printable(path, 400).c_str(), kMaxReadBytes);
+    if (text.size() > kMaxReadBytes)
+      Fail(ErrorCode::kResourceExhausted, "%s: larger than %zu bytes", Printable(path, 400).c_str(),
+           kMaxReadBytes);
   }
-  if (text.empty()) Fail(ErrorCode::kInvalidArgument, "%s: is empty or not a file", Printable(path, 400).c_str());
+  if (text.empty())
+    Fail(ErrorCode::kInvalidArgument, "%s: is empty or not a file", Printable(path, 400).c_str());
   chat.Answer([&] { return chat.conversation.Ask(text, chat.options); });
 }
 
 void Stats(Chat& chat, const std::string&) {
   chat.Note(chat.engine.plan().Text());
   chat.Note(chat.engine.thread_reason() + "; SIMD " + SimdName());
-  chat.Note(Format("context %zu of %u tokens; %zu turns", chat.session.tokens().size(), chat.session.n_ctx(),
-                   chat.conversation.n_turns()));
+  chat.Note(Format("context %zu of %u tokens; %zu turns", chat.session.tokens().size(),
+                   chat.session.n_ctx(), chat.conversation.n_turns()));
   if (chat.has_last) chat.Note(StatusLine(chat.last, chat.session, chat.engine));
 }
 
@@ -230,9 +249,12 @@ Input ReadMessage(LineEditor& editor, const std::string& prompt, std::string* me
   std::string line;
   const auto read = [&](const std::string& with) {
     switch (editor.Read(with, &line)) {
-      case LineEditor::Status::kLine: return Input::kMessage;
-      case LineEditor::Status::kEnd: return Input::kEnd;
-      case LineEditor::Status::kInterrupted: break;
+      case LineEditor::Status::kLine:
+        return Input::kMessage;
+      case LineEditor::Status::kEnd:
+        return Input::kEnd;
+      case LineEditor::Status::kInterrupted:
+        break;
     }
     return Input::kInterrupted;
   };
@@ -298,26 +320,37 @@ void Loop(Chat& chat, LineEditor& editor, bool interactive) {
 std::string ReadTemplateFile(const std::string& path) {
   if (path.empty()) return "";
   std::ifstream in(path, std::ios::binary);
-  if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the template file", Printable(path, 400).c_str());
+  if (!in)
+    Fail(ErrorCode::kNotFound, "%s: cannot open the template file", Printable(path, 400).c_str());
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
 }  // namespace
 
 int RunChat(int argc, char** argv) {
-  CLI::App app("Chats with a model. Without -m, with the demo model. Lines from a pipe are messages too; then only the answers go "
-               "to standard output.");
+  CLI::App app(
+      "Chats with a model. Without -m, with the demo model. Lines from a pipe are messages too; "
+      "then only the answers go "
+      "to standard output.");
   ModelOptions model;
   GenerateOptions options;
   std::string system, template_file, history = LineEditor::DefaultHistoryPath();
   bool no_history = false, no_colour = false;
-  model.kv_type = "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
+  model.kv_type =
+      "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
   AddModelOptions(app, &model);
   app.add_option("-s,--system", system, "system message")->type_name("TEXT");
-  app.add_option("-n,--max-tokens,--predict", options.max_tokens, "most tokens of an answer; 0: no limit")->type_name("N");
-  app.add_option("--stop", options.stop, "text that ends an answer (repeatable)")->type_name("TEXT")->allow_extra_args(false);
-  app.add_option("--chat-template-file", template_file, "Jinja template to use instead of the model's")->type_name("FILE");
-  app.add_option("--history", history, "file that keeps your lines ($LUTRA_HISTORY)")->type_name("FILE");
+  app.add_option("-n,--max-tokens,--predict", options.max_tokens,
+                 "most tokens of an answer; 0: no limit")
+      ->type_name("N");
+  app.add_option("--stop", options.stop, "text that ends an answer (repeatable)")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  app.add_option("--chat-template-file", template_file,
+                 "Jinja template to use instead of the model's")
+      ->type_name("FILE");
+  app.add_option("--history", history, "file that keeps your lines ($LUTRA_HISTORY)")
+      ->type_name("FILE");
   app.add_flag("--no-history", no_history, "keep no history file");
   app.add_flag("--no-color,--no-colour", no_colour, "no colours");
   AddSamplingOptions(app, &options.sampling);
@@ -330,15 +363,19 @@ int RunChat(int argc, char** argv) {
   ApplyModelAdvice(engine->model().file(), app, &options.sampling);
   if (model.model.empty() && !model.quiet) {
     std::fprintf(stderr,
-                 "This is the demo model, a toy of 6 million weights: it tells small stories and says hello, nothing else.\n"
-                 "For a real one, get any Llama or Qwen model as a GGUF file and run: lutra chat -m FILE.gguf\n");
+                 "This is the demo model, a toy of 6 million weights: it tells small stories and "
+                 "says hello, nothing else.\n"
+                 "For a real one, get any Llama or Qwen model as a GGUF file and run: lutra chat "
+                 "-m FILE.gguf\n");
   }
   options.cancel = &InterruptFlag();
   options.on_text = [](std::string_view text) {
-    return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+    return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+           std::fflush(stdout) == 0;
   };
   Session session(*engine);
-  Chat chat{*engine, session, Conversation(*engine, session, ReadTemplateFile(template_file)), options};
+  Chat chat{*engine, session, Conversation(*engine, session, ReadTemplateFile(template_file)),
+            options};
   chat.colour = terminal && !no_colour && std::getenv("NO_COLOR") == nullptr;
   chat.show_status = !model.quiet;
   chat.conversation.SetSystem(system);

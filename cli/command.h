@@ -8,20 +8,20 @@ namespace lutra::cli {
 // Exit statuses, documented in README.md.
 enum ExitStatus : int {
   kExitOk = 0,
-  kExitFailure = 1,      // internal error
-  kExitUsage = 2,        // bad option or argument
-  kExitNotFound = 3,     // file does not exist
-  kExitBadInput = 4,     // corrupt or unsupported file
+  kExitFailure = 1,   // internal error
+  kExitUsage = 2,     // bad option or argument
+  kExitNotFound = 3,  // file does not exist
+  kExitBadInput = 4,  // corrupt or unsupported file
   kExitIo = 5,
-  kExitResources = 6,    // a limit, memory, context
+  kExitResources = 6,  // a limit, memory, context
   kExitInterrupted = 130,
 };
 ExitStatus ExitStatusOf(ErrorCode code);
 
 struct Command {
   const char* name;
-  const char* summary;                  // one line for `lutra --help`
-  int (*run)(int argc, char** argv);    // argv[0] is "lutra NAME"; may throw Error
+  const char* summary;                // one line for `lutra --help`
+  int (*run)(int argc, char** argv);  // argv[0] is "lutra NAME"; may throw Error
 };
 
 int RunInspect(int argc, char** argv);

@@ -31,16 +31,19 @@ Conversation::Conversation(Engine& engine, Session& session, const std::string& 
 
 void Conversation::SetSystem(const std::string& text) {
   if (!messages_.empty() && messages_[0]["role"] == "system") messages_.erase(0);
-  if (!text.empty()) messages_.insert(messages_.begin(), Json{{"role", "system"}, {"content", Utf8Sanitize(text)}});
+  if (!text.empty())
+    messages_.insert(messages_.begin(), Json{{"role", "system"}, {"content", Utf8Sanitize(text)}});
 }
 
 std::string Conversation::system() const {
-  return !messages_.empty() && messages_[0]["role"] == "system" ? messages_[0]["content"].get<std::string>() : "";
+  return !messages_.empty() && messages_[0]["role"] == "system"
+             ? messages_[0]["content"].get<std::string>()
+             : "";
 }
 
 size_t Conversation::n_turns() const {
-  return static_cast<size_t>(
-      std::count_if(messages_.begin(), messages_.end(), [](const Json& m) { return m["role"] == "user"; }));
+  return static_cast<size_t>(std::count_if(messages_.begin(), messages_.end(),
+                                           [](const Json& m) { return m["role"] == "user"; }));
 }
 
 Generation Conversation::Ask(const std::string& text, const GenerateOptions& options) {
@@ -121,7 +124,8 @@ Generation Conversation::Answer(const GenerateOptions& options) {
   rendered_tokens_.insert(rendered_tokens_.end(), result.tokens.begin(), result.tokens.end());
   // A stop text cut the answer inside a token: then text and tokens do not match.
   std::string spelt;
-  for (const int32_t id : result.tokens) engine_.tokenizer().AppendPiece(id, options.special, &spelt);
+  for (const int32_t id : result.tokens)
+    engine_.tokenizer().AppendPiece(id, options.special, &spelt);
   if (spelt != result.text) rendered_.clear();
   return result;
 }
@@ -131,7 +135,9 @@ void Conversation::Save(const std::string& path) const {
   const std::string temporary = path + ".tmp";
   {
     std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-    out << Json{{"format", "lutra-chat"}, {"messages", messages_}}.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
+    out << Json{{"format", "lutra-chat"}, {"messages", messages_}}.dump(
+               2, ' ', false, Json::error_handler_t::replace)
+        << '\n';
     out.flush();
     if (!out) Fail(ErrorCode::kIo, "%s: cannot write", shown.c_str());
   }
@@ -149,13 +155,17 @@ void Conversation::Load(const std::string& path) {
   std::vector<char> part(1 << 16);
   while (in.read(part.data(), static_cast<std::streamsize>(part.size())), in.gcount() > 0) {
     text.append(part.data(), static_cast<size_t>(in.gcount()));
-    if (text.size() > kMaxChatFileBytes) Fail(ErrorCode::kResourceExhausted, "%s: larger than %zu bytes", shown.c_str(), kMaxChatFileBytes);
+    if (text.size() > kMaxChatFileBytes)
+      Fail(ErrorCode::kResourceExhausted, "%s: larger than %zu bytes", shown.c_str(),
+           kMaxChatFileBytes);
   }
   // Depth is bounded before the parser recurses.
   int depth = 0;
   const auto bounded = [&](int, Json::parse_event_t event, Json&) {
-    if (event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start) ++depth;
-    if (event == Json::parse_event_t::object_end || event == Json::parse_event_t::array_end) --depth;
+    if (event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start)
+      ++depth;
+    if (event == Json::parse_event_t::object_end || event == Json::parse_event_t::array_end)
+      --depth;
     if (depth > 64) Fail(ErrorCode::kCorrupt, "%s: nested deeper than 64", shown.c_str());
     return true;
   };
@@ -166,10 +176,14 @@ void Conversation::Load(const std::string& path) {
     Fail(ErrorCode::kCorrupt, "%s: no chat file: %s", shown.c_str(), Printable(e.what()).c_str());
   }
   Json messages = json.is_object() && json.contains("messages") ? json["messages"] : json;
-  if (!messages.is_array()) Fail(ErrorCode::kCorrupt, "%s: no chat file: \"messages\" is no list", shown.c_str());
+  if (!messages.is_array())
+    Fail(ErrorCode::kCorrupt, "%s: no chat file: \"messages\" is no list", shown.c_str());
   for (const Json& m : messages) {
-    if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content") || !m["content"].is_string()) {
-      Fail(ErrorCode::kCorrupt, "%s: no chat file: every message needs a \"role\" and a \"content\" text", shown.c_str());
+    if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content") ||
+        !m["content"].is_string()) {
+      Fail(ErrorCode::kCorrupt,
+           "%s: no chat file: every message needs a \"role\" and a \"content\" text",
+           shown.c_str());
     }
   }
   messages_ = std::move(messages);

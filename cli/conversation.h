@@ -36,7 +36,9 @@ class Conversation {
   const nlohmann::ordered_json& messages() const { return messages_; }
   size_t n_turns() const;
   // Variables for the template, such as enable_thinking.
-  void SetTemplateVariable(const std::string& name, nlohmann::ordered_json value) { extra_[name] = std::move(value); }
+  void SetTemplateVariable(const std::string& name, nlohmann::ordered_json value) {
+    extra_[name] = std::move(value);
+  }
 
   // JSON file {"format": "lutra-chat", "messages": [...]}. Load also takes a bare list of messages. Throw Error(kIo, kNotFound,
   // kCorrupt) naming the file; a failed Load changes nothing.

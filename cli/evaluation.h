@@ -15,7 +15,8 @@ namespace lutra::cli {
 std::unique_ptr<Engine> LoadForEvaluation(ModelOptions model, uint32_t n_ctx);
 
 // A text in the tokens of a model that is not loaded, in chunks of n_ctx; at most that many unless negative.
-EvalWindows WindowsOf(const std::string& text, const GgufFile& model, uint32_t n_ctx, int64_t chunks);
+EvalWindows WindowsOf(const std::string& text, const GgufFile& model, uint32_t n_ctx,
+                      int64_t chunks);
 
 // "256095 tokens, 500 chunks of 512, 255 tokens scored in each", unless quiet.
 void SayWindows(const ModelOptions& model, const EvalWindows& windows);

@@ -87,7 +87,8 @@ void PrintText(const GgufFile& file, bool tensors, bool full) {
                   Printable(t.name).c_str(), t.type->name, ShapeText(t).c_str(), t.bytes);
     }
   }
-  if (const auto quality = ModelQuality::Read(file)) std::printf("\n%s", QualityText(file, *quality).c_str());
+  if (const auto quality = ModelQuality::Read(file))
+    std::printf("\n%s", QualityText(file, *quality).c_str());
   const Totals totals = Sum(file);
   std::printf("\ntotal: %zu tensors, %" PRIu64 " weights, %" PRIu64
               " bytes, %.3f bits per weight\n",
@@ -157,9 +158,12 @@ Json MetadataJson(const GgufFile& file, bool full) {
 }
 
 Json QualityJson(const GgufFile& file, const ModelQuality& q) {
-  const auto pair = [](const ModelQuality::Value& v) -> Json { return {{"value", Shortest(v.value)}, {"error", Shortest(v.error)}}; };
+  const auto pair = [](const ModelQuality::Value& v) -> Json {
+    return {{"value", Shortest(v.value)}, {"error", Shortest(v.error)}};
+  };
   Json tensors = Json::object();
-  for (size_t i = 0; i < q.tensor_errors.size(); ++i) tensors[Utf8Sanitize(file.tensors()[i].name)] = Shortest(q.tensor_errors[i]);
+  for (size_t i = 0; i < q.tensor_errors.size(); ++i)
+    tensors[Utf8Sanitize(file.tensors()[i].name)] = Shortest(q.tensor_errors[i]);
   return {{"reference", Utf8Sanitize(q.reference)},
           {"text", Utf8Sanitize(q.text)},
           {"text_bytes", q.text_bytes},

@@ -117,7 +117,8 @@ void LineEditor::AddHistory(const std::string& entry) {
   ::history(impl_->history, &event, H_ENTER, entry.c_str());
   if (impl_->history_path.empty()) return;
   std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(impl_->history_path).parent_path(), ignored);
+  std::filesystem::create_directories(std::filesystem::path(impl_->history_path).parent_path(),
+                                      ignored);
   const mode_t old = ::umask(0077);  // what people tell a model is theirs
   ::history(impl_->history, &event, H_SAVE, impl_->history_path.c_str());
   ::umask(old);

@@ -24,7 +24,8 @@ std::vector<int32_t> ParseTokens(const std::string& text) {
     }
     int32_t id = 0;
     const auto [next, error] = std::from_chars(p, end, id);
-    if (error != std::errc() || id < 0 || (next < end && *next != ',' && *next != ' ' && *next != '\n')) {
+    if (error != std::errc() || id < 0 ||
+        (next < end && *next != ',' && *next != ' ' && *next != '\n')) {
       Fail(ErrorCode::kInvalidArgument, "--tokens: '%s' is no list of token ids like 1,2,3",
            Printable(std::string(p, end), 40).c_str());
     }
@@ -38,14 +39,18 @@ std::vector<int32_t> ParseTokens(const std::string& text) {
 }  // namespace
 
 int RunLogits(int argc, char** argv) {
-  CLI::App app("Writes the logits after each prefix of a token sequence: int32 n_tokens, int32 n_vocab, int32 ids[n_tokens], "
-               "float32 logits[n_tokens][n_vocab], little-endian.");
+  CLI::App app(
+      "Writes the logits after each prefix of a token sequence: int32 n_tokens, int32 n_vocab, "
+      "int32 ids[n_tokens], "
+      "float32 logits[n_tokens][n_vocab], little-endian.");
   ModelOptions options;
   options.kv_type = "f16";  // a measurement: the cache's own error must not show
   AddModelOptions(app, &options);
   std::string tokens_text, out_path;
   uint32_t chunk = 0;
-  app.add_option("--tokens", tokens_text, "token ids, divided by commas")->required()->type_name("IDS");
+  app.add_option("--tokens", tokens_text, "token ids, divided by commas")
+      ->required()
+      ->type_name("IDS");
   app.add_option("-o,--output", out_path, "file to write")->required()->type_name("FILE");
   app.add_option("--chunk", chunk, "tokens a forward pass takes; 0: all")->type_name("N");
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
@@ -59,15 +64,20 @@ int RunLogits(int argc, char** argv) {
   engine_options.batch_logits = chunk;
   options.batch = chunk;
   if (options.n_ctx == 0) options.n_ctx = n;
-  if (n > options.n_ctx) Fail(ErrorCode::kInvalidArgument, "%u tokens do not fit a context of %u (-c)", n, options.n_ctx);
+  if (n > options.n_ctx)
+    Fail(ErrorCode::kInvalidArgument, "%u tokens do not fit a context of %u (-c)", n,
+         options.n_ctx);
   const auto engine = LoadEngine(options, engine_options);
 
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> out(std::fopen(out_path.c_str(), "wb"), std::fclose);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> out(std::fopen(out_path.c_str(), "wb"),
+                                                            std::fclose);
   if (!out) Fail(ErrorCode::kIo, "%s: cannot open for writing", Printable(out_path, 400).c_str());
   const auto write = [&](const void* data, size_t bytes) {
-    if (std::fwrite(data, 1, bytes, out.get()) != bytes) Fail(ErrorCode::kIo, "%s: cannot write", Printable(out_path, 400).c_str());
+    if (std::fwrite(data, 1, bytes, out.get()) != bytes)
+      Fail(ErrorCode::kIo, "%s: cannot write", Printable(out_path, 400).c_str());
   };
-  const int32_t header[2] = {static_cast<int32_t>(n), static_cast<int32_t>(engine->hparams().n_vocab)};
+  const int32_t header[2] = {static_cast<int32_t>(n),
+                             static_cast<int32_t>(engine->hparams().n_vocab)};
   write(header, sizeof header);
   write(ids.data(), ids.size() * 4);
 
@@ -87,7 +97,8 @@ int RunLogits(int argc, char** argv) {
       write(logits.data(), logits.size_bytes());
     }
   }
-  if (std::fflush(out.get()) != 0) Fail(ErrorCode::kIo, "%s: cannot write", Printable(out_path, 400).c_str());
+  if (std::fflush(out.get()) != 0)
+    Fail(ErrorCode::kIo, "%s: cannot write", Printable(out_path, 400).c_str());
   return kExitOk;
 }
 

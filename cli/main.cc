@@ -23,7 +23,8 @@ constexpr Command kCommands[] = {
     {"doctor", "look for what is wrong or slow on this machine, or with a model", RunDoctor},
     {"perplexity", "measure the perplexity of a text, or compare two models on it", RunPerplexity},
     {"imatrix", "collect the importance of weights from a text, for quantizing", RunImatrix},
-    {"quantize", "make a model smaller: other tensor types, by name, rule or target size", RunQuantize},
+    {"quantize", "make a model smaller: other tensor types, by name, rule or target size",
+     RunQuantize},
     {"logits", "write the logits of a token sequence to a file", RunLogits},
 };
 

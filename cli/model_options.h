@@ -13,12 +13,12 @@
 namespace lutra::cli {
 
 struct ModelOptions {
-  std::string model;        // "": the demo model
+  std::string model;  // "": the demo model
   int threads = 0;
   uint32_t n_ctx = 0;
   uint32_t batch = 512;
   std::string kv_type = "f16";
-  std::string kv_type_v;    // "" or the same
+  std::string kv_type_v;  // "" or the same
   ArithmeticOptions arithmetic;
   bool quiet = false;
 };
@@ -26,7 +26,8 @@ struct ModelOptions {
 // Adds -m, -t, -c, -b, --kv-type, -ctk, -ctv, --simd, --no-amx, --prefill, -q. Environment: LUTRA_MODEL, LUTRA_THREADS, LUTRA_SIMD,
 // LUTRA_NO_AMX, LUTRA_PREFILL.
 // With `many`, -m can be given several times and fills that instead of options->model.
-void AddModelOptions(CLI::App& app, ModelOptions* options, std::vector<std::string>* many = nullptr);
+void AddModelOptions(CLI::App& app, ModelOptions* options,
+                     std::vector<std::string>* many = nullptr);
 
 // What the flags say about an engine, all but the path. Also caps the instruction set as --simd says.
 void ApplyModelOptions(const ModelOptions& options, EngineOptions* engine);

@@ -50,10 +50,17 @@ Json ToJson(const KlReport& r) {
   json["ratio"] = ToJson(r.ratio);
   json["difference"] = ToJson(r.difference);
   json["correlation"] = r.correlation;
-  json["kld"] = {{"mean", r.kld.value}, {"error", r.kld.error}, {"min", r.kld_min}, {"max", r.kld_max},
+  json["kld"] = {{"mean", r.kld.value},
+                 {"error", r.kld.error},
+                 {"min", r.kld_min},
+                 {"max", r.kld_max},
                  {"percentiles", Percentiles(kKldPercentiles, r.kld_percentiles)}};
-  json["delta_p"] = {{"mean", r.delta_p.value}, {"error", r.delta_p.error}, {"min", r.delta_p_min}, {"max", r.delta_p_max},
-                     {"percentiles", Percentiles(kDeltaPercentiles, r.delta_p_percentiles)}, {"rms", ToJson(r.delta_p_rms)}};
+  json["delta_p"] = {{"mean", r.delta_p.value},
+                     {"error", r.delta_p.error},
+                     {"min", r.delta_p_min},
+                     {"max", r.delta_p_max},
+                     {"percentiles", Percentiles(kDeltaPercentiles, r.delta_p_percentiles)},
+                     {"rms", ToJson(r.delta_p_rms)}};
   json["same_top"] = ToJson(r.same_top);
   return json;
 }
@@ -68,7 +75,8 @@ int Measure(const Options& o) {
   const uint32_t n_ctx = o.model.n_ctx;
   const std::string text = ReadEvalText(o.text_file);
   const auto engine = LoadForEvaluation(o.model, n_ctx);
-  const auto windows = EvalWindows::FromText(engine->tokenizer(), text, {n_ctx, o.chunks, o.stride});
+  const auto windows =
+      EvalWindows::FromText(engine->tokenizer(), text, {n_ctx, o.chunks, o.stride});
   SayWindows(o.model, windows);
   std::unique_ptr<LogitsFileWriter> writer;
   if (!o.logits_file.empty()) {
@@ -92,11 +100,13 @@ int Measure(const Options& o) {
   if (writer && result.complete) writer->Commit();
   const Estimate ppl = result.nll.Perplexity();
   if (o.json) {
-    const Json json = {{"perplexity", ToJson(ppl)}, {"nll", ToJson(result.nll.Mean())}, {"tokens", result.nll.n},
-                       {"chunks", result.n_windows}, {"context", windows.n_ctx()}, {"complete", result.complete}};
+    const Json json = {{"perplexity", ToJson(ppl)},  {"nll", ToJson(result.nll.Mean())},
+                       {"tokens", result.nll.n},     {"chunks", result.n_windows},
+                       {"context", windows.n_ctx()}, {"complete", result.complete}};
     std::printf("%s\n", json.dump(2).c_str());
   } else {
-    std::printf("%sFinal estimate: PPL = %.4f +/- %.5f\n", o.model.quiet ? "" : "\n", ppl.value, ppl.error);
+    std::printf("%sFinal estimate: PPL = %.4f +/- %.5f\n", o.model.quiet ? "" : "\n", ppl.value,
+                ppl.error);
   }
   return StatusOf(result.complete);
 }
@@ -104,12 +114,17 @@ int Measure(const Options& o) {
 // One row a chunk, as the tool people know prints it.
 void PrintRow(const KlReport& r, size_t window) {
   if (window == 1) {
-    std::printf("chunk             PPL               ln(PPL(Q)/PPL(base))          KL Divergence              \u0394p RMS         "
-                "   Same top p\n");
+    std::printf(
+        "chunk             PPL               ln(PPL(Q)/PPL(base))          KL Divergence           "
+        "   \u0394p RMS         "
+        "   Same top p\n");
   }
-  std::printf("%4zu    %9.4f \u00b1 %9.4f    %10.5f \u00b1 %10.5f    %10.5f \u00b1 %10.5f    %6.3f \u00b1 %6.3f %%    %6.3f \u00b1 %6.3f %%\n",
-              window, r.perplexity.value, r.perplexity.error, r.ln_ratio.value, r.ln_ratio.error, r.kld.value, r.kld.error,
-              100 * r.delta_p_rms.value, 100 * r.delta_p_rms.error, 100 * r.same_top.value, 100 * r.same_top.error);
+  std::printf(
+      "%4zu    %9.4f \u00b1 %9.4f    %10.5f \u00b1 %10.5f    %10.5f \u00b1 %10.5f    %6.3f \u00b1 "
+      "%6.3f %%    %6.3f \u00b1 %6.3f %%\n",
+      window, r.perplexity.value, r.perplexity.error, r.ln_ratio.value, r.ln_ratio.error,
+      r.kld.value, r.kld.error, 100 * r.delta_p_rms.value, 100 * r.delta_p_rms.error,
+      100 * r.same_top.value, 100 * r.same_top.error);
   std::fflush(stdout);
 }
 
@@ -124,9 +139,13 @@ bool IsSameModel(const Options& o, const Engine& reference) {
 void WarnOfOtherTokens(const Engine& a, const Engine& b) {
   const int32_t n = std::min(a.tokenizer().n_vocab(), b.tokenizer().n_vocab());
   int32_t different = 0;
-  for (int32_t id = 0; id < n; ++id) different += a.tokenizer().TokenText(id) != b.tokenizer().TokenText(id);
+  for (int32_t id = 0; id < n; ++id)
+    different += a.tokenizer().TokenText(id) != b.tokenizer().TokenText(id);
   if (different == 0) return;
-  std::fprintf(stderr, "warning: %d of %d tokens are spelt differently in the two models: is it the same tokenizer?\n", different, n);
+  std::fprintf(stderr,
+               "warning: %d of %d tokens are spelt differently in the two models: is it the same "
+               "tokenizer?\n",
+               different, n);
 }
 
 int Compare(const Options& o) {
@@ -144,22 +163,27 @@ int Compare(const Options& o) {
   if (o.kl_divergence) {
     const LogitsFile file(o.logits_file);
     if (o.model.n_ctx != file.n_ctx() && !o.model.quiet) {
-      std::fprintf(stderr, "the file of log probabilities has a context of %u tokens, which is taken\n", file.n_ctx());
+      std::fprintf(stderr,
+                   "the file of log probabilities has a context of %u tokens, which is taken\n",
+                   file.n_ctx());
     }
     const auto engine = LoadForEvaluation(o.model, file.n_ctx());
     const Tokenizer& tokenizer = engine->tokenizer();
-    const EvalWindows windows = file.Windows(tokenizer.add_bos() ? tokenizer.bos() : kNoToken, o.chunks);
+    const EvalWindows windows =
+        file.Windows(tokenizer.add_bos() ? tokenizer.bos() : kNoToken, o.chunks);
     SayWindows(o.model, windows);
     report = CompareWithFile(file, *engine, windows, progress);
   } else {
     const uint32_t n_ctx = o.model.n_ctx;
     const std::string text = ReadEvalText(o.text_file);
     const auto reference = LoadForEvaluation(o.model, n_ctx);
-    const auto windows = EvalWindows::FromText(reference->tokenizer(), text, {n_ctx, o.chunks, o.stride});
+    const auto windows =
+        EvalWindows::FromText(reference->tokenizer(), text, {n_ctx, o.chunks, o.stride});
     if (IsSameModel(o, *reference)) {
       SayWindows(o.model, windows);
-      report = CompareKvTypes(*reference, ParseKvType(o.compare_kv_type.empty() ? o.model.kv_type : o.compare_kv_type), windows,
-                              progress);
+      report = CompareKvTypes(
+          *reference, ParseKvType(o.compare_kv_type.empty() ? o.model.kv_type : o.compare_kv_type),
+          windows, progress);
     } else {
       ModelOptions tested_options = o.model;
       tested_options.model = o.compare;
@@ -185,24 +209,32 @@ int Compare(const Options& o) {
 }  // namespace
 
 int RunPerplexity(int argc, char** argv) {
-  CLI::App app("Measures the perplexity of a text, chunk by chunk: the second half of each is scored. With --compare, how far another "
-               "model is from this one.");
+  CLI::App app(
+      "Measures the perplexity of a text, chunk by chunk: the second half of each is scored. With "
+      "--compare, how far another "
+      "model is from this one.");
   Options o;
   o.model.n_ctx = kEvalContext;
   o.model.kv_type = "f16";  // a measurement: the cache's own error must not show
   AddModelOptions(app, &o.model);
-  auto* text = app.add_option("-f,--file", o.text_file, "the text; - reads standard input")->type_name("FILE");
+  auto* text = app.add_option("-f,--file", o.text_file, "the text; - reads standard input")
+                   ->type_name("FILE");
   app.add_option("--chunks", o.chunks, "chunks to measure; -1: all")->type_name("N");
-  auto* stride = app.add_option("--ppl-stride", o.stride, "begin a chunk every N tokens, score the last N of each")->type_name("N");
+  auto* stride = app.add_option("--ppl-stride", o.stride,
+                                "begin a chunk every N tokens, score the last N of each")
+                     ->type_name("N");
   auto* logits = app.add_option("--kl-divergence-base,--save-all-logits", o.logits_file,
                                 "file of log probabilities: written, or with --kl-divergence read")
                      ->type_name("FILE");
-  auto* kl = app.add_flag("--kl-divergence", o.kl_divergence, "compare with the model whose log probabilities the file holds");
-  auto* compare = app.add_option("--compare", o.compare,
-                                 "a second model, compared with -m (the reference) in one pass, without a file")
-                      ->type_name("FILE");
+  auto* kl = app.add_flag("--kl-divergence", o.kl_divergence,
+                          "compare with the model whose log probabilities the file holds");
+  auto* compare =
+      app.add_option("--compare", o.compare,
+                     "a second model, compared with -m (the reference) in one pass, without a file")
+          ->type_name("FILE");
   auto* compare_kv = app.add_option("--compare-kv-type", o.compare_kv_type,
-                                    "type of the compared model's KV cache (default: as --kv-type); without --compare: the same "
+                                    "type of the compared model's KV cache (default: as "
+                                    "--kv-type); without --compare: the same "
                                     "model with that type")
                          ->type_name("TYPE");
   app.add_flag("--json", o.json, "print one JSON object");
@@ -211,7 +243,9 @@ int RunPerplexity(int argc, char** argv) {
   compare_kv->excludes(kl)->excludes(logits);
   logits->excludes(stride);
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
-  if (o.model.n_ctx == 0) Fail(ErrorCode::kInvalidArgument, "context (-c): 0 is out of range; a chunk has at least 4 tokens");
+  if (o.model.n_ctx == 0)
+    Fail(ErrorCode::kInvalidArgument,
+         "context (-c): 0 is out of range; a chunk has at least 4 tokens");
   if (o.kl_divergence && text->count() > 0 && !o.model.quiet) {
     std::fprintf(stderr, "--file is not read: the file of log probabilities holds the tokens\n");
   }
@@ -219,7 +253,8 @@ int RunPerplexity(int argc, char** argv) {
     Fail(ErrorCode::kInvalidArgument, "no text: give one with -f FILE, or -f - for standard input");
   }
   if (!isatty(STDOUT_FILENO) && !isatty(STDERR_FILENO) && o.json) o.model.quiet = true;
-  return o.kl_divergence || !o.compare.empty() || !o.compare_kv_type.empty() ? Compare(o) : Measure(o);
+  return o.kl_divergence || !o.compare.empty() || !o.compare_kv_type.empty() ? Compare(o)
+                                                                             : Measure(o);
 }
 
 }  // namespace lutra::cli

@@ -10,9 +10,13 @@
 namespace lutra::cli {
 
 ProgressLine::ProgressLine(bool quiet, double patience)
-    : on_(!quiet && isatty(STDERR_FILENO) == 1), start_(std::chrono::steady_clock::now()), next_(patience) {}
+    : on_(!quiet && isatty(STDERR_FILENO) == 1),
+      start_(std::chrono::steady_clock::now()),
+      next_(patience) {}
 
-double ProgressLine::Seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+double ProgressLine::Seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
 
 void ProgressLine::Update(const std::function<std::string()>& text) {
   if (!on_ || Seconds() < next_) return;
@@ -32,7 +36,8 @@ void ProgressLine::Clear() {
 std::string TimeLeft(double seconds, double done, double total) {
   const double left = done > 0.0 ? seconds * (total - done) / done : 0.0;
   const long s = static_cast<long>(std::min(left, 1e9));
-  return s < 3600 ? Format("%ld:%02ld", s / 60, s % 60) : Format("%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+  return s < 3600 ? Format("%ld:%02ld", s / 60, s % 60)
+                  : Format("%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
 }
 
 }  // namespace lutra::cli

@@ -13,11 +13,16 @@ constexpr struct {
   const char* key;
   const char* param;
 } kAdvice[] = {
-    {"temp", "temperature"},       {"top_k", "top_k"},
-    {"top_p", "top_p"},            {"min_p", "min_p"},
-    {"xtc_probability", "xtc_probability"}, {"xtc_threshold", "xtc_threshold"},
-    {"penalty_last_n", "repeat_last_n"},    {"penalty_repeat", "repeat_penalty"},
-    {"mirostat", "mirostat"},      {"mirostat_tau", "mirostat_tau"},
+    {"temp", "temperature"},
+    {"top_k", "top_k"},
+    {"top_p", "top_p"},
+    {"min_p", "min_p"},
+    {"xtc_probability", "xtc_probability"},
+    {"xtc_threshold", "xtc_threshold"},
+    {"penalty_last_n", "repeat_last_n"},
+    {"penalty_repeat", "repeat_penalty"},
+    {"mirostat", "mirostat"},
+    {"mirostat_tau", "mirostat_tau"},
     {"mirostat_eta", "mirostat_eta"},
 };
 
@@ -47,7 +52,8 @@ void AddSamplingOptions(CLI::App& app, SamplingParams* params) {
     };
     CLI::Option* option;
     if (std::holds_alternative<bool SamplingParams::*>(row.field)) {
-      option = app.add_flag_callback(AllNames(row), [set] { set("true"); }, row.description);
+      option = app.add_flag_callback(
+          AllNames(row), [set] { set("true"); }, row.description);
     } else {
       option = app.add_option_function<std::string>(AllNames(row), set, row.description);
       option->type_name(row.TypeName())->default_str(row.DefaultText());
@@ -61,7 +67,8 @@ void ApplyModelAdvice(const GgufFile& file, const CLI::App& app, SamplingParams*
     const std::string key = std::string("general.sampling.") + advice.key;
     const GgufValue* value = file.Find(key);
     const SamplingParamRow* row = FindSamplingParam(advice.param);
-    if (value == nullptr || row == nullptr || value->is_array() || value->type == GgufType::kString) continue;
+    if (value == nullptr || row == nullptr || value->is_array() || value->type == GgufType::kString)
+      continue;
     if (app.get_option(row->OptionName())->count() > 0) continue;
     const auto whole = value->AsInt();
     const std::string text = whole ? std::to_string(*whole) : Format("%.9g", value->AsDouble());

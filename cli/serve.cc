@@ -27,27 +27,32 @@ void LogLine(LogLevel level, const std::string& line) {
   ::localtime_r(&now, &local);
   char time[32];
   std::strftime(time, sizeof(time), "%Y-%m-%d %H:%M:%S", &local);
-  const char* word = level == LogLevel::kError ? "error: " : level == LogLevel::kWarning ? "warning: " : "";
+  const char* word = level == LogLevel::kError     ? "error: "
+                     : level == LogLevel::kWarning ? "warning: "
+                                                   : "";
   std::fprintf(stderr, "%s %s%s\n", time, word, line.c_str());
 }
 
 // Lines of a file that are not empty and no comment.
 std::vector<std::string> ReadKeys(const std::string& path) {
   std::ifstream in(path);
-  if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the file of API keys", Printable(path, 400).c_str());
+  if (!in)
+    Fail(ErrorCode::kNotFound, "%s: cannot open the file of API keys",
+         Printable(path, 400).c_str());
   std::vector<std::string> keys;
   std::string line;
   while (std::getline(in, line)) {
     while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
     if (!line.empty() && line[0] != '#') keys.push_back(line);
   }
-  if (keys.empty()) Fail(ErrorCode::kInvalidArgument, "%s: holds no API key", Printable(path, 400).c_str());
+  if (keys.empty())
+    Fail(ErrorCode::kInvalidArgument, "%s: holds no API key", Printable(path, 400).c_str());
   return keys;
 }
 
 // A connection is a file: as many as the system lets us have.
 void RaiseFileLimit() {
-  struct rlimit limit{};
+  struct rlimit limit {};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
@@ -67,9 +72,12 @@ server::ModelSpec ParseModel(const std::string& text) {
 // Every option can be set by LUTRA_ and its long name in capitals.
 void NameInEnvironment(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
-    if (!option->get_envname().empty() || option->get_lnames().empty() || option == app.get_help_ptr()) continue;
+    if (!option->get_envname().empty() || option->get_lnames().empty() ||
+        option == app.get_help_ptr())
+      continue;
     std::string name = "LUTRA_";
-    for (const char c : option->get_lnames()[0]) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    for (const char c : option->get_lnames()[0])
+      name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     option->envname(name);
   }
 }
@@ -77,7 +85,9 @@ void NameInEnvironment(CLI::App& app) {
 }  // namespace
 
 int RunServe(int argc, char** argv) {
-  CLI::App app("Serves models over HTTP as OpenAI's API does, with a chat page at /. SIGTERM and Ctrl-C end it; what is being generated may finish.");
+  CLI::App app(
+      "Serves models over HTTP as OpenAI's API does, with a chat page at /. SIGTERM and Ctrl-C end "
+      "it; what is being generated may finish.");
   ModelOptions shared;
   std::vector<std::string> models, aliases, key_list;
   std::string key_file, template_file;
@@ -87,32 +97,94 @@ int RunServe(int argc, char** argv) {
   double slice_ms = common.scheduler.slice_seconds * 1e3;
   bool no_slots = false, verbose = false;
   const auto env = [](CLI::Option* option, const char* name) { return option->envname(name); };
-  shared.kv_type = "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
+  shared.kv_type =
+      "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
   AddModelOptions(app, &shared, /*many=*/&models);
-  app.add_option("-a,--alias", aliases, "name of the model in requests, in the order of -m")->type_name("NAME")->allow_extra_args(false);
-  env(app.add_option("--host", options.host, "address to listen on")->type_name("ADDRESS")->capture_default_str(), "LUTRA_HOST");
-  env(app.add_option("--port", options.port, "port to listen on; 0 takes a free one and prints it")->type_name("N")->check(CLI::Range(0, 65535))->capture_default_str(), "LUTRA_PORT");
-  env(app.add_option("-n,--slots,--parallel", common.scheduler.max_sequences, "sequences computed at the same time")->type_name("N")->check(CLI::Range(1, 256))->capture_default_str(), "LUTRA_SLOTS");
-  env(app.add_option("--queue", common.scheduler.max_queued, "sequences that may wait; beyond it 429")->type_name("N")->check(CLI::Range(0, 65536))->capture_default_str(), "LUTRA_QUEUE");
-  env(app.add_option("--kv-tokens", kv_tokens, "positions all KV caches hold together; 0: enough for every slot's full context")->type_name("N"), "LUTRA_KV_TOKENS");
-  env(app.add_option("--slice-ms", slice_ms, "time a step may spend on prompts while answers are being generated")->type_name("MS")->check(CLI::Range(1.0, 60000.0))->capture_default_str(), "LUTRA_SLICE_MS");
-  env(app.add_option("--prefix-cache", common.scheduler.prefix_cache_share, "share of the KV memory that may hold prefixes of earlier requests")->type_name("0..1")->check(CLI::Range(0.0, 1.0))->capture_default_str(), "LUTRA_PREFIX_CACHE");
-  env(app.add_option("--api-key", key_list, "key that requests must bring (repeatable)")->type_name("KEY")->delimiter(','), "LUTRA_API_KEY");
-  env(app.add_option("--api-key-file", key_file, "file with one key a line")->type_name("FILE"), "LUTRA_API_KEY_FILE");
-  env(app.add_option("--cors", options.app.cors_origins, "origin whose pages may ask, or * (repeatable)")->type_name("ORIGIN")->delimiter(','), "LUTRA_CORS");
-  env(app.add_option("--allowed-host", options.app.allowed_hosts, "Host name taken beside loopback names, or * (repeatable)")->type_name("NAME")->delimiter(','), "LUTRA_ALLOWED_HOST");
-  env(app.add_option("--chat-template-file", template_file, "Jinja template instead of the model's own")->type_name("FILE"), "LUTRA_CHAT_TEMPLATE_FILE");
-  env(app.add_option("--drain", options.drain_seconds, "seconds that answers may go on after SIGTERM")->type_name("S")->check(CLI::Range(0.0, 3600.0))->capture_default_str(), "LUTRA_DRAIN");
-  env(app.add_option("--ping", options.app.ping_seconds, "seconds after which a silent stream gets a comment")->type_name("S")->check(CLI::Range(0.1, 3600.0))->capture_default_str(), "LUTRA_PING");
+  app.add_option("-a,--alias", aliases, "name of the model in requests, in the order of -m")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  env(app.add_option("--host", options.host, "address to listen on")
+          ->type_name("ADDRESS")
+          ->capture_default_str(),
+      "LUTRA_HOST");
+  env(app.add_option("--port", options.port, "port to listen on; 0 takes a free one and prints it")
+          ->type_name("N")
+          ->check(CLI::Range(0, 65535))
+          ->capture_default_str(),
+      "LUTRA_PORT");
+  env(app.add_option("-n,--slots,--parallel", common.scheduler.max_sequences,
+                     "sequences computed at the same time")
+          ->type_name("N")
+          ->check(CLI::Range(1, 256))
+          ->capture_default_str(),
+      "LUTRA_SLOTS");
+  env(app.add_option("--queue", common.scheduler.max_queued,
+                     "sequences that may wait; beyond it 429")
+          ->type_name("N")
+          ->check(CLI::Range(0, 65536))
+          ->capture_default_str(),
+      "LUTRA_QUEUE");
+  env(app.add_option(
+             "--kv-tokens", kv_tokens,
+             "positions all KV caches hold together; 0: enough for every slot's full context")
+          ->type_name("N"),
+      "LUTRA_KV_TOKENS");
+  env(app.add_option("--slice-ms", slice_ms,
+                     "time a step may spend on prompts while answers are being generated")
+          ->type_name("MS")
+          ->check(CLI::Range(1.0, 60000.0))
+          ->capture_default_str(),
+      "LUTRA_SLICE_MS");
+  env(app.add_option("--prefix-cache", common.scheduler.prefix_cache_share,
+                     "share of the KV memory that may hold prefixes of earlier requests")
+          ->type_name("0..1")
+          ->check(CLI::Range(0.0, 1.0))
+          ->capture_default_str(),
+      "LUTRA_PREFIX_CACHE");
+  env(app.add_option("--api-key", key_list, "key that requests must bring (repeatable)")
+          ->type_name("KEY")
+          ->delimiter(','),
+      "LUTRA_API_KEY");
+  env(app.add_option("--api-key-file", key_file, "file with one key a line")->type_name("FILE"),
+      "LUTRA_API_KEY_FILE");
+  env(app.add_option("--cors", options.app.cors_origins,
+                     "origin whose pages may ask, or * (repeatable)")
+          ->type_name("ORIGIN")
+          ->delimiter(','),
+      "LUTRA_CORS");
+  env(app.add_option("--allowed-host", options.app.allowed_hosts,
+                     "Host name taken beside loopback names, or * (repeatable)")
+          ->type_name("NAME")
+          ->delimiter(','),
+      "LUTRA_ALLOWED_HOST");
+  env(app.add_option("--chat-template-file", template_file,
+                     "Jinja template instead of the model's own")
+          ->type_name("FILE"),
+      "LUTRA_CHAT_TEMPLATE_FILE");
+  env(app.add_option("--drain", options.drain_seconds,
+                     "seconds that answers may go on after SIGTERM")
+          ->type_name("S")
+          ->check(CLI::Range(0.0, 3600.0))
+          ->capture_default_str(),
+      "LUTRA_DRAIN");
+  env(app.add_option("--ping", options.app.ping_seconds,
+                     "seconds after which a silent stream gets a comment")
+          ->type_name("S")
+          ->check(CLI::Range(0.1, 3600.0))
+          ->capture_default_str(),
+      "LUTRA_PING");
   app.add_flag("--no-slots", no_slots, "turns /slots and /props off");
-  app.add_flag("--strict", options.app.strict_fields, "refuses requests with fields that are not known");
+  app.add_flag("--strict", options.app.strict_fields,
+               "refuses requests with fields that are not known");
   app.add_flag("-v,--verbose", verbose, "logs every request, /health too");
   AddSamplingOptions(app, &common.sampling);
   NameInEnvironment(app);
   if (const auto status = ParseArgs(app, argc, argv)) return *status;
 
   if (models.empty()) models.push_back(DemoModelPath());
-  if (aliases.size() > models.size()) Fail(ErrorCode::kInvalidArgument, "--alias: %zu names for %zu models", aliases.size(), models.size());
+  if (aliases.size() > models.size())
+    Fail(ErrorCode::kInvalidArgument, "--alias: %zu names for %zu models", aliases.size(),
+         models.size());
   options.app.api_keys = key_list;
   if (!key_file.empty()) {
     for (std::string& key : ReadKeys(key_file)) options.app.api_keys.push_back(std::move(key));
@@ -121,7 +193,9 @@ int RunServe(int argc, char** argv) {
   common.scheduler.slice_seconds = slice_ms / 1e3;
   if (!template_file.empty()) {
     std::ifstream in(template_file, std::ios::binary);
-    if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the chat template", Printable(template_file, 400).c_str());
+    if (!in)
+      Fail(ErrorCode::kNotFound, "%s: cannot open the chat template",
+           Printable(template_file, 400).c_str());
     common.chat_template.assign(std::istreambuf_iterator<char>(in), {});
   }
   for (size_t i = 0; i < models.size(); ++i) {
@@ -134,8 +208,10 @@ int RunServe(int argc, char** argv) {
     const GgufFile file = GgufFile::Open(spec.engine.model_path);
     ApplyModelAdvice(file, app, &spec.sampling);
     const Hparams h = ReadHparams(file);
-    const uint32_t n_ctx = spec.engine.n_ctx != 0 ? spec.engine.n_ctx : std::min(h.n_ctx_train, kDefaultContext);
-    spec.engine.kv_tokens = kv_tokens != 0 ? kv_tokens : uint64_t{n_ctx} * spec.scheduler.max_sequences;
+    const uint32_t n_ctx =
+        spec.engine.n_ctx != 0 ? spec.engine.n_ctx : std::min(h.n_ctx_train, kDefaultContext);
+    spec.engine.kv_tokens =
+        kv_tokens != 0 ? kv_tokens : uint64_t{n_ctx} * spec.scheduler.max_sequences;
     options.models.push_back(std::move(spec));
   }
 
@@ -161,15 +237,17 @@ int RunServe(int argc, char** argv) {
   }
   server.WaitReady();
   for (const auto& m : server.app().models()) {
-    Log(LogLevel::kInfo, "%s: %s; loaded in %.2f s; %s; %zu slots; %s", m->name().c_str(), m->engine().hparams().arch->name,
-        m->engine().load_seconds(), m->engine().thread_reason().c_str(), m->scheduler().options().max_sequences,
+    Log(LogLevel::kInfo, "%s: %s; loaded in %.2f s; %s; %zu slots; %s", m->name().c_str(),
+        m->engine().hparams().arch->name, m->engine().load_seconds(),
+        m->engine().thread_reason().c_str(), m->scheduler().options().max_sequences,
         m->engine().plan().Text().c_str());
   }
   Log(LogLevel::kInfo, "ready");
   signalfd_siginfo info{};
   while (::read(signal_fd, &info, sizeof(info)) < 0 && errno == EINTR) {
   }
-  Log(LogLevel::kInfo, "ending; what is being generated may go on for %.0f s", options.drain_seconds);
+  Log(LogLevel::kInfo, "ending; what is being generated may go on for %.0f s",
+      options.drain_seconds);
   // A second signal ends at once.
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   server.Stop();

@@ -19,7 +19,8 @@ std::string ReadStream(std::istream& in, const std::string& name) {
   while (in.read(part.data(), static_cast<std::streamsize>(part.size())), in.gcount() > 0) {
     text.append(part.data(), static_cast<size_t>(in.gcount()));
     if (text.size() > kMaxTextBytes) {
-      Fail(ErrorCode::kInvalidArgument, "%s: is longer than %zu bytes, the most that a text may have: give a part of it",
+      Fail(ErrorCode::kInvalidArgument,
+           "%s: is longer than %zu bytes, the most that a text may have: give a part of it",
            Printable(name, 400).c_str(), kMaxTextBytes);
     }
   }
@@ -33,7 +34,8 @@ std::string ReadTextFile(const std::string& path, const char* what) {
   if (path == "-") return ReadStream(std::cin, "standard input");
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
-    Fail(ErrorCode::kInvalidArgument, "%s: is a folder, a %s is wanted", Printable(path, 400).c_str(), what);
+    Fail(ErrorCode::kInvalidArgument, "%s: is a folder, a %s is wanted",
+         Printable(path, 400).c_str(), what);
   }
   std::ifstream in(path, std::ios::binary);
   if (!in) Fail(ErrorCode::kNotFound, "%s: cannot open the %s", Printable(path, 400).c_str(), what);

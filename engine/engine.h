@@ -16,19 +16,18 @@ namespace lutra {
 
 struct EngineOptions {
   std::string model_path;
-  int threads = 0;             // 0: what the machine offers (AdviseThreads)
-  uint32_t n_ctx = 0;          // context to plan for; 0: the model's own, at most kDefaultContext
-  uint64_t kv_tokens = 0;      // positions the KV caches hold together; 0: one context
-  KvType kv_type = KvType::kF16;  // the commands that talk take q8 unless told otherwise
-  uint32_t batch_tokens = 512; // prompt tokens a forward pass takes
-  uint32_t batch_logits = 1;   // of which want logits
+  int threads = 0;         // 0: what the machine offers (AdviseThreads)
+  uint32_t n_ctx = 0;      // context to plan for; 0: the model's own, at most kDefaultContext
+  uint64_t kv_tokens = 0;  // positions the KV caches hold together; 0: one context
+  KvType kv_type = KvType::kF16;    // the commands that talk take q8 unless told otherwise
+  uint32_t batch_tokens = 512;      // prompt tokens a forward pass takes
+  uint32_t batch_logits = 1;        // of which want logits
   uint64_t batch_logits_bytes = 0;  // fewer logits than that if they took more bytes; 0: no limit
   bool need_tokenizer = true;
   LoadProgress progress;
 };
 
 inline constexpr uint32_t kDefaultContext = 8192;
-
 
 // "q8", "f16", "f32"; also llama.cpp's names: "q8_0" (and ik_llama.cpp's "q8_KV") is q8, "bf16" is f16, "fp16" and "fp32". Throws
 // Error(kInvalidArgument) listing them.
@@ -39,7 +38,8 @@ const char* KvTypeName(KvType type);
 struct MemoryPlan {
   uint64_t weights, kv, scratch;
   uint64_t total() const { return weights + kv + scratch; }
-  std::string Text() const;  // "weights 0.77 GiB + context 4096 (f16) 0.12 GiB + scratch 0.05 GiB = ..."
+  std::string Text()
+      const;  // "weights 0.77 GiB + context 4096 (f16) 0.12 GiB + scratch 0.05 GiB = ..."
   uint32_t n_ctx;
   uint64_t kv_tokens;
   KvType kv_type;
@@ -69,7 +69,9 @@ class Engine {
   uint64_t kv_tokens() const { return plan_.kv_tokens; }
   uint32_t n_ctx() const { return plan_.n_ctx; }
   const MemoryPlan& plan() const { return plan_; }
-  const std::string& thread_reason() const { return thread_reason_; }  // "2 threads: 2 physical cores"
+  const std::string& thread_reason() const {
+    return thread_reason_;
+  }  // "2 threads: 2 physical cores"
   double load_seconds() const { return load_seconds_; }
 
  private:

@@ -26,7 +26,8 @@ struct EvalOptions {
 };
 
 // The tokens of a text, with BOS where the vocabulary wants one and never an EOS.
-std::vector<int32_t> EvalTokens(const Tokenizer& tokenizer, std::string_view text, bool parse_special = false);
+std::vector<int32_t> EvalTokens(const Tokenizer& tokenizer, std::string_view text,
+                                bool parse_special = false);
 
 // Immutable.
 class EvalWindows {
@@ -35,8 +36,8 @@ class EvalWindows {
   // do not fill one window, or for options out of range.
   EvalWindows(std::vector<int32_t> tokens, int32_t bos, const EvalOptions& options);
   // Of a text in the tokenizer's tokens.
-  static EvalWindows FromText(const Tokenizer& tokenizer, std::string_view text, const EvalOptions& options,
-                              bool parse_special = false);
+  static EvalWindows FromText(const Tokenizer& tokenizer, std::string_view text,
+                              const EvalOptions& options, bool parse_special = false);
 
   size_t size() const { return n_windows_; }
   uint32_t n_ctx() const { return n_ctx_; }
@@ -101,7 +102,9 @@ struct WindowPass {
 // Computes all windows with all runners, part by part, in parts that suit all of them. After each part with logits calls
 // scored(window, first position, how many): they lie in every runner from 0 on. After each window calls finished(window); false
 // stops. Returns false if windows are left.
-bool RunWindows(std::span<WindowRunner* const> runners, const EvalWindows& windows, const WindowPass& pass,
-                FunctionRef<void(size_t window, size_t pos, size_t n)> scored, FunctionRef<bool(size_t window)> finished);
+bool RunWindows(std::span<WindowRunner* const> runners, const EvalWindows& windows,
+                const WindowPass& pass,
+                FunctionRef<void(size_t window, size_t pos, size_t n)> scored,
+                FunctionRef<bool(size_t window)> finished);
 
 }  // namespace lutra

@@ -13,16 +13,22 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
 const char* FinishReasonName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kContextFull: return "context_full";
-    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kContextFull:
+      return "context_full";
+    case FinishReason::kCancelled:
+      return "cancelled";
   }
   return "stop";
 }
@@ -34,7 +40,9 @@ double Generation::prompt_rate() const {
 
 double Generation::decode_rate() const {
   // The first token comes with the prompt.
-  return decode_seconds > 0 && tokens.size() > 1 ? static_cast<double>(tokens.size() - 1) / decode_seconds : 0;
+  return decode_seconds > 0 && tokens.size() > 1
+             ? static_cast<double>(tokens.size() - 1) / decode_seconds
+             : 0;
 }
 
 Generation Generate(Engine& engine, Session& session, std::span<const int32_t> prompt,
@@ -43,7 +51,8 @@ Generation Generate(Engine& engine, Session& session, std::span<const int32_t> p
   if (prompt.empty()) Fail(ErrorCode::kInvalidArgument, "the prompt is empty");
   if (prompt.size() > session.n_ctx()) {
     Fail(ErrorCode::kResourceExhausted,
-         "the prompt has %zu tokens, more than the context of %u: shorten it or use a longer context (-c)",
+         "the prompt has %zu tokens, more than the context of %u: shorten it or use a longer "
+         "context (-c)",
          prompt.size(), session.n_ctx());
   }
   const Tokenizer& tokenizer = engine.tokenizer();
@@ -72,7 +81,8 @@ Generation Generate(Engine& engine, Session& session, std::span<const int32_t> p
   out.prompt_seconds = Since(start);
   for (const int32_t token : prompt) sampler.Accept(token);
 
-  const size_t room = session.n_ctx() - session.tokens().size() + 1;  // the last token need not be fed
+  const size_t room =
+      session.n_ctx() - session.tokens().size() + 1;  // the last token need not be fed
   out.tokens.reserve(std::min(options.max_tokens == 0 ? room : options.max_tokens, room));
   std::string pieces;
   const auto emit = [&](std::string_view text) {

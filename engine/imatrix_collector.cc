@@ -14,13 +14,15 @@ constexpr size_t kColumns = 512;
 void AddSquares(const MatrixInput& input, size_t begin, size_t end, double* __restrict sums) {
   for (size_t t = 0; t < input.n_tokens(); ++t) {
     const float* __restrict x = input.row(t);
-    for (size_t i = begin; i < end; ++i) sums[i] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    for (size_t i = begin; i < end; ++i)
+      sums[i] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   }
 }
 
 }  // namespace
 
-ImatrixCollector::ImatrixCollector(const Model& model, ThreadPool& pool, bool with_output) : pool_(pool) {
+ImatrixCollector::ImatrixCollector(const Model& model, ThreadPool& pool, bool with_output)
+    : pool_(pool) {
   std::unordered_map<std::string, size_t> by_name;
   for (const NamedMatrix& m : NamedMatrices(model)) {
     const bool layer = m.tensor.starts_with("blk.");
@@ -53,7 +55,8 @@ void ImatrixCollector::Observe(std::span<const Product> products, const MatrixIn
   if (tensor.sums.empty()) tensor.sums.resize(tensor.counts.size() * tensor.n_columns);
   double* sums = tensor.sums.data() + first->index * tensor.n_columns;
   pool_.For((tensor.n_columns + kColumns - 1) / kColumns, [&](size_t block) {
-    AddSquares(input, block * kColumns, std::min<size_t>(tensor.n_columns, (block + 1) * kColumns), sums);
+    AddSquares(input, block * kColumns, std::min<size_t>(tensor.n_columns, (block + 1) * kColumns),
+               sums);
   });
   tensor.counts[first->index] += static_cast<double>(input.n_tokens());
 }
@@ -70,7 +73,8 @@ void ImatrixCollector::MoveTo(ImatrixSum* sum) {
   }
 }
 
-PerplexityResult CollectImatrix(Engine& engine, const EvalWindows& windows, const ImatrixOptions& options, ImatrixSum* sum,
+PerplexityResult CollectImatrix(Engine& engine, const EvalWindows& windows,
+                                const ImatrixOptions& options, ImatrixSum* sum,
                                 const PerplexityProgress& progress) {
   ImatrixCollector collector(engine.model(), engine.pool(), options.process_output);
   struct Watch {
@@ -82,7 +86,9 @@ PerplexityResult CollectImatrix(Engine& engine, const EvalWindows& windows, cons
   WindowRunner* const runners[] = {&runner};
   // The output matrix meets the tokens whose logits are wanted.
   const size_t begin = options.process_output ? 0 : windows.scored_begin();
-  const size_t end = options.process_output ? windows.n_ctx() : options.perplexity ? windows.scored_end() : begin;
+  const size_t end = options.process_output ? windows.n_ctx()
+                     : options.perplexity   ? windows.scored_end()
+                                            : begin;
   PerplexityResult result;
   std::vector<double> nll(windows.n_scored());
   result.complete = RunWindows(

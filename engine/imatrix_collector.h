@@ -53,7 +53,8 @@ struct ImatrixOptions {
 // Adds the activations of all windows to *sum, window after window (progress sees it up to date), and gives the perplexity (of no tokens
 // if it was not asked for). Every token of a window counts, scored or not. Throws as MeasurePerplexity; the windows completed
 // before are in *sum then.
-PerplexityResult CollectImatrix(Engine& engine, const EvalWindows& windows, const ImatrixOptions& options, ImatrixSum* sum,
+PerplexityResult CollectImatrix(Engine& engine, const EvalWindows& windows,
+                                const ImatrixOptions& options, ImatrixSum* sum,
                                 const PerplexityProgress& progress = {});
 
 }  // namespace lutra

@@ -71,7 +71,8 @@ PrefixCache::Node* PrefixCache::Root(const std::string& scope) {
 namespace {
 size_t CommonLength(std::span<const int32_t> a, std::span<const int32_t> b) {
   const size_t n = std::min(a.size(), b.size());
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
+  return static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
 }
 }  // namespace
 
@@ -106,7 +107,8 @@ PrefixCache::Match PrefixCache::Find(const std::string& scope, std::span<const i
   return match;
 }
 
-void PrefixCache::Insert(const std::string& scope, std::span<const int32_t> tokens, std::span<const int> pages) {
+void PrefixCache::Insert(const std::string& scope, std::span<const int32_t> tokens,
+                         std::span<const int> pages) {
   if (max_pages_ == 0 || tokens.empty()) return;
   protected_ = ++clock_;
   Node* node = Root(scope);
@@ -119,12 +121,15 @@ void PrefixCache::Insert(const std::string& scope, std::span<const int32_t> toke
     Node* shorter = nullptr;  // a page whose tokens are a beginning of these
     for (const auto& child : node->children) {
       const size_t n = CommonLength(child->tokens, part);
-      if (n == part.size()) same = child.get();
-      else if (n == child->tokens.size()) shorter = child.get();
+      if (n == part.size())
+        same = child.get();
+      else if (n == child->tokens.size())
+        shorter = child.get();
     }
     if (same == nullptr) {
       if (shorter == nullptr) {
-        if (n_pages_ >= max_pages_ && Evict(1 + max_pages_ / 16) == 0 && n_pages_ >= max_pages_) break;
+        if (n_pages_ >= max_pages_ && Evict(1 + max_pages_ / 16) == 0 && n_pages_ >= max_pages_)
+          break;
         node->children.push_back(std::make_unique<Node>());
         same = node->children.back().get();
         same->parent = node;
@@ -152,7 +157,8 @@ void PrefixCache::Collect(Node* root, std::vector<Node*>* leaves) {
     Node* node = todo.back();
     todo.pop_back();
     for (const auto& child : node->children) todo.push_back(child.get());
-    if (node->children.empty() && node->page >= 0 && node->last_use != protected_) leaves->push_back(node);
+    if (node->children.empty() && node->page >= 0 && node->last_use != protected_)
+      leaves->push_back(node);
   }
 }
 
@@ -161,7 +167,8 @@ void PrefixCache::Remove(Node* node) {
   pool_->Release(node->page);
   --n_pages_;
   auto& siblings = node->parent->children;
-  siblings.erase(std::find_if(siblings.begin(), siblings.end(), [&](const auto& c) { return c.get() == node; }));
+  siblings.erase(std::find_if(siblings.begin(), siblings.end(),
+                              [&](const auto& c) { return c.get() == node; }));
 }
 
 size_t PrefixCache::Evict(size_t n) {
@@ -171,14 +178,17 @@ size_t PrefixCache::Evict(size_t n) {
     std::vector<Node*> leaves;
     for (const auto& [scope, root] : roots_) Collect(root.get(), &leaves);
     std::erase_if(leaves, [&](const Node* leaf) { return !pool_->only_in_tree(leaf->page); });
-    std::sort(leaves.begin(), leaves.end(), [](const Node* a, const Node* b) { return a->last_use < b->last_use; });
+    std::sort(leaves.begin(), leaves.end(),
+              [](const Node* a, const Node* b) { return a->last_use < b->last_use; });
     progress = !leaves.empty();
     for (Node* leaf : leaves) {
       if (pool_->n_free() - before >= n) break;
       Remove(leaf);
     }
   }
-  std::erase_if(roots_, [&](const auto& entry) { return entry.second->children.empty() && entry.second->last_use != protected_; });
+  std::erase_if(roots_, [&](const auto& entry) {
+    return entry.second->children.empty() && entry.second->last_use != protected_;
+  });
   return pool_->n_free() - before;
 }
 

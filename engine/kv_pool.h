@@ -34,7 +34,9 @@ class KvPool {
   size_t n_free() const { return free_.size(); }
   // Pages that only the prefix tree refers to: they can be had by evicting.
   size_t n_evictable() const { return n_evictable_; }
-  bool only_in_tree(int page) const { return in_tree_[static_cast<size_t>(page)] && refs_[static_cast<size_t>(page)] == 1; }
+  bool only_in_tree(int page) const {
+    return in_tree_[static_cast<size_t>(page)] && refs_[static_cast<size_t>(page)] == 1;
+  }
 
  private:
   size_t page_bytes_;
@@ -55,9 +57,10 @@ class PrefixCache {
   ~PrefixCache();
 
   struct Match {
-    std::vector<int> pages;    // full pages in order; the caller owns a reference to each
-    int partial_page = -1;     // a page of the tree whose first partial_tokens continue the match; no reference is given,
-    size_t partial_tokens = 0; //   it is valid until the next call of any function
+    std::vector<int> pages;  // full pages in order; the caller owns a reference to each
+    int partial_page =
+        -1;  // a page of the tree whose first partial_tokens continue the match; no reference is given,
+    size_t partial_tokens = 0;  //   it is valid until the next call of any function
     size_t n_tokens() const;
   };
   // The longest known prefix of `tokens`.
@@ -65,7 +68,8 @@ class PrefixCache {
 
   // Remembers that `pages` hold the keys and values of `tokens`. Takes references of its own to what is new. The last page, if it
   // is not full, must not be written any more.
-  void Insert(const std::string& scope, std::span<const int32_t> tokens, std::span<const int> pages);
+  void Insert(const std::string& scope, std::span<const int32_t> tokens,
+              std::span<const int> pages);
 
   // Frees at least n pages if that is possible, least recently used first; returns how many.
   size_t Evict(size_t n);

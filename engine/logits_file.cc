@@ -23,10 +23,12 @@ std::span<const uint8_t> BytesOf(const T* values, size_t n) {
 
 }  // namespace
 
-LogitsFileWriter::LogitsFileWriter(const std::string& path, const EvalWindows& windows, uint32_t n_vocab)
+LogitsFileWriter::LogitsFileWriter(const std::string& path, const EvalWindows& windows,
+                                   uint32_t n_vocab)
     : file_(path), row_codes_(RowCodes(n_vocab)), window_(windows.n_scored() * row_codes_) {
   if (windows.scored_begin() != windows.n_ctx() / 2) {
-    Fail(ErrorCode::kInvalidArgument, "%s: a file of log probabilities cannot be written with a stride",
+    Fail(ErrorCode::kInvalidArgument,
+         "%s: a file of log probabilities cannot be written with a stride",
          Printable(path, 400).c_str());
   }
   const int32_t header[3] = {static_cast<int32_t>(windows.n_ctx()), static_cast<int32_t>(n_vocab),
@@ -36,9 +38,11 @@ LogitsFileWriter::LogitsFileWriter(const std::string& path, const EvalWindows& w
   file_.Write(BytesOf(windows.tokens().data(), windows.size() * windows.n_ctx()));
 }
 
-void LogitsFileWriter::Encode(size_t slot, std::span<const float> logits, const ExpSum& sum, double log_sum) {
+void LogitsFileWriter::Encode(size_t slot, std::span<const float> logits, const ExpSum& sum,
+                              double log_sum) {
   uint16_t* row = &window_[slot * row_codes_];
-  const LogProbCodes scale = EncodeLogProbs(logits.data(), logits.size(), sum, static_cast<float>(log_sum), row + 4);
+  const LogProbCodes scale =
+      EncodeLogProbs(logits.data(), logits.size(), sum, static_cast<float>(log_sum), row + 4);
   std::memcpy(row, &scale.step, sizeof(float));
   std::memcpy(row + 2, &scale.min_log_prob, sizeof(float));
 }
@@ -49,13 +53,15 @@ LogitsFile::LogitsFile(const std::string& path) : file_(path) {
   const std::span<const uint8_t> bytes = file_.bytes();
   const std::string name = Printable(path, 400);
   if (bytes.size() < kHeaderBytes || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0) {
-    Fail(ErrorCode::kCorrupt, "%s: is no file of log probabilities (it does not begin with \"_logits_\")", name.c_str());
+    Fail(ErrorCode::kCorrupt,
+         "%s: is no file of log probabilities (it does not begin with \"_logits_\")", name.c_str());
   }
   int32_t header[3];
   std::memcpy(header, bytes.data() + sizeof kMagic, sizeof header);
-  if (header[0] < 4 || static_cast<uint32_t>(header[0]) > kMaxContext || header[1] < 1 || header[2] < 1) {
-    Fail(ErrorCode::kCorrupt, "%s: header says a context of %d, a vocabulary of %d and %d chunks", name.c_str(), header[0],
-         header[1], header[2]);
+  if (header[0] < 4 || static_cast<uint32_t>(header[0]) > kMaxContext || header[1] < 1 ||
+      header[2] < 1) {
+    Fail(ErrorCode::kCorrupt, "%s: header says a context of %d, a vocabulary of %d and %d chunks",
+         name.c_str(), header[0], header[1], header[2]);
   }
   n_ctx_ = static_cast<uint32_t>(header[0]);
   n_vocab_ = static_cast<uint32_t>(header[1]);
@@ -63,17 +69,20 @@ LogitsFile::LogitsFile(const std::string& path) : file_(path) {
   n_scored_ = n_ctx_ - 1 - n_ctx_ / 2;
   row_bytes_ = RowCodes(n_vocab_) * sizeof(uint16_t);
   // At most 2^31 * (2^24 * 4 + 2^23 * 2^33): beyond 64 bits, so in floating point first.
-  const double wanted = static_cast<double>(kHeaderBytes) +
-                        static_cast<double>(n_windows_) * (4.0 * n_ctx_ + static_cast<double>(n_scored_) *
-                                                                              static_cast<double>(row_bytes_));
+  const double wanted =
+      static_cast<double>(kHeaderBytes) +
+      static_cast<double>(n_windows_) *
+          (4.0 * n_ctx_ + static_cast<double>(n_scored_) * static_cast<double>(row_bytes_));
   if (static_cast<double>(bytes.size()) < wanted) {
-    Fail(ErrorCode::kCorrupt, "%s: has %zu bytes; %zu chunks of %u tokens with a vocabulary of %u take %.0f", name.c_str(),
-         bytes.size(), n_windows_, n_ctx_, n_vocab_, wanted);
+    Fail(ErrorCode::kCorrupt,
+         "%s: has %zu bytes; %zu chunks of %u tokens with a vocabulary of %u take %.0f",
+         name.c_str(), bytes.size(), n_windows_, n_ctx_, n_vocab_, wanted);
   }
   const std::vector<int32_t> tokens = Tokens();
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= n_vocab_) {
-      Fail(ErrorCode::kCorrupt, "%s: token %zu is %d, outside the vocabulary of %u", name.c_str(), i, tokens[i], n_vocab_);
+      Fail(ErrorCode::kCorrupt, "%s: token %zu is %d, outside the vocabulary of %u", name.c_str(),
+           i, tokens[i], n_vocab_);
     }
   }
 }
@@ -89,7 +98,8 @@ EvalWindows LogitsFile::Windows(int32_t bos, int64_t max_windows) const {
 }
 
 const uint8_t* LogitsFile::WindowBytes(size_t window) const {
-  return file_.bytes().data() + kHeaderBytes + n_windows_ * n_ctx_ * sizeof(int32_t) + window * n_scored_ * row_bytes_;
+  return file_.bytes().data() + kHeaderBytes + n_windows_ * n_ctx_ * sizeof(int32_t) +
+         window * n_scored_ * row_bytes_;
 }
 
 LogitsFile::Row LogitsFile::RowAt(size_t window, size_t slot) const {

@@ -27,12 +27,13 @@ Estimate NllSum::Perplexity() const {
 
 void FailNotFinite(const Engine& engine, size_t window, size_t pos) {
   Fail(ErrorCode::kCorrupt,
-       "%s: the logits after token %zu of chunk %zu are not numbers: the weights hold NaN or infinity, or activations overflow",
+       "%s: the logits after token %zu of chunk %zu are not numbers: the weights hold NaN or "
+       "infinity, or activations overflow",
        Printable(engine.model().file().path(), 400).c_str(), pos + 1, window + 1);
 }
 
-void ScorePositions(const WindowRunner& runner, const EvalWindows& windows, size_t window, size_t pos, size_t n,
-                    std::span<double> nll, LogitsFileWriter* writer) {
+void ScorePositions(const WindowRunner& runner, const EvalWindows& windows, size_t window,
+                    size_t pos, size_t n, std::span<double> nll, LogitsFileWriter* writer) {
   const size_t begin = std::max<size_t>(pos, windows.scored_begin());
   const size_t end = std::min<size_t>(pos + n, windows.scored_end());
   if (begin >= end) return;
@@ -49,19 +50,22 @@ void ScorePositions(const WindowRunner& runner, const EvalWindows& windows, size
     });
   });
   for (size_t at = begin; at < end; ++at) {
-    if (!std::isfinite(nll[at - windows.scored_begin()])) FailNotFinite(runner.engine(), window, at);
+    if (!std::isfinite(nll[at - windows.scored_begin()]))
+      FailNotFinite(runner.engine(), window, at);
   }
 }
 
-PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, const PerplexityProgress& progress,
-                                   LogitsFileWriter* writer) {
+PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows,
+                                   const PerplexityProgress& progress, LogitsFileWriter* writer) {
   WindowRunner runner(engine, windows.n_ctx());
   WindowRunner* const runners[] = {&runner};
   PerplexityResult result;
   std::vector<double> nll(windows.n_scored());
   result.complete = RunWindows(
       runners, windows, WindowPass::ForScores(windows),
-      [&](size_t w, size_t pos, size_t n) { ScorePositions(runner, windows, w, pos, n, nll, writer); },
+      [&](size_t w, size_t pos, size_t n) {
+        ScorePositions(runner, windows, w, pos, n, nll, writer);
+      },
       [&](size_t) {
         for (const double v : nll) result.nll.Add(v);
         if (writer != nullptr) writer->WriteWindow();

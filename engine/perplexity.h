@@ -42,13 +42,15 @@ using PerplexityProgress = std::function<bool(const PerplexityResult& so_far, si
 // Measures all windows. The engine wants ForEvaluation's options (with others it works in smaller steps). Threads share the
 // tokens; the result does not depend on how many they are nor on the batch size. With a writer, the log probabilities go to it,
 // too. Throws Error(kCorrupt) if logits are not numbers, and what the writer throws.
-PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows, const PerplexityProgress& progress = {},
+PerplexityResult MeasurePerplexity(Engine& engine, const EvalWindows& windows,
+                                   const PerplexityProgress& progress = {},
                                    LogitsFileWriter* writer = nullptr);
 
 // One window's part of it: nll[pos - scored_begin] for the positions of [pos, pos + n) that are scored, whose logits the runner holds from 0
 // on. The pool's threads share them. Throws as MeasurePerplexity.
-void ScorePositions(const WindowRunner& runner, const EvalWindows& windows, size_t window, size_t pos, size_t n,
-                    std::span<double> nll, LogitsFileWriter* writer = nullptr);
+void ScorePositions(const WindowRunner& runner, const EvalWindows& windows, size_t window,
+                    size_t pos, size_t n, std::span<double> nll,
+                    LogitsFileWriter* writer = nullptr);
 
 // Throws Error(kCorrupt) naming the model file and the place, for logits that are NaN or infinite.
 [[noreturn]] void FailNotFinite(const Engine& engine, size_t window, size_t pos);

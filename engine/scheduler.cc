@@ -30,10 +30,12 @@ Scheduler::Scheduler(Engine& engine, const SchedulerOptions& options)
     : engine_(engine),
       options_(options),
       pool_(engine.decoder().kv_layout().page_bytes(), PagesFor(engine.kv_tokens())),
-      prefixes_(&pool_, static_cast<size_t>(options.prefix_cache_share * static_cast<double>(pool_.n_pages()))) {
+      prefixes_(&pool_, static_cast<size_t>(options.prefix_cache_share *
+                                            static_cast<double>(pool_.n_pages()))) {
   if (options.max_sequences < 1 || options.max_sequences > engine.decoder().max_logits() ||
       options.max_sequences > engine.decoder().max_tokens()) {
-    Fail(ErrorCode::kInvalidArgument, "slots: %zu are out of range; the batch takes 1 to %zu", options.max_sequences,
+    Fail(ErrorCode::kInvalidArgument, "slots: %zu are out of range; the batch takes 1 to %zu",
+         options.max_sequences,
          std::min(engine.decoder().max_logits(), engine.decoder().max_tokens()));
   }
   slots_.resize(options.max_sequences);
@@ -53,9 +55,11 @@ Scheduler::~Scheduler() {
 
 std::vector<std::shared_ptr<TokenStream>> Scheduler::Submit(std::vector<SequenceRequest> requests) {
   std::vector<std::unique_ptr<Sequence>> sequences;
-  for (SequenceRequest& r : requests) sequences.push_back(std::make_unique<Sequence>(engine_, std::move(r)));
+  for (SequenceRequest& r : requests)
+    sequences.push_back(std::make_unique<Sequence>(engine_, std::move(r)));
   if (sequences.size() > 1) {
-    const auto done = std::make_shared<bool>(false);  // shared by the group; touched by the engine thread only
+    const auto done =
+        std::make_shared<bool>(false);  // shared by the group; touched by the engine thread only
     for (auto& s : sequences) s->leader_done = done;
     sequences[0]->leads = true;
   }
@@ -69,7 +73,9 @@ std::vector<std::shared_ptr<TokenStream>> Scheduler::Submit(std::vector<Sequence
   };
   {
     const std::lock_guard lock(mutex_);
-    if (draining_ || stats_.running + n_queued_ + sequences.size() > options_.max_sequences + options_.max_queued) return {};
+    if (draining_ || stats_.running + n_queued_ + sequences.size() >
+                         options_.max_sequences + options_.max_queued)
+      return {};
     for (auto& s : sequences) {
       s->id = next_id_++;
       s->stream->SetWaker(wake);
@@ -142,7 +148,9 @@ void Scheduler::Run() {
     }
     if (stats_.running == 0 && n_queued_ == 0) idle_.notify_all();
     if (!progress && !stopping_ && !woken_) {
-      const auto ready = [&] { return stopping_ || woken_ || (running_.size() < options_.max_sequences && n_queued_ > 0); };
+      const auto ready = [&] {
+        return stopping_ || woken_ || (running_.size() < options_.max_sequences && n_queued_ > 0);
+      };
       if (running_.empty() && n_queued_ == 0) {
         work_.wait(lock, ready);
       } else {
@@ -191,8 +199,9 @@ void Scheduler::Admit(std::unique_lock<std::mutex>&) {
     if (next == queue_.end()) next = queue_.begin();
     auto& waiting = next->second;
     // Others of a group wait for the first one's prompt; whoever is behind them may go ahead.
-    const auto it = std::find_if(waiting.begin(), waiting.end(),
-                                 [](const auto& s) { return s->leader_done == nullptr || s->leads || *s->leader_done; });
+    const auto it = std::find_if(waiting.begin(), waiting.end(), [](const auto& s) {
+      return s->leader_done == nullptr || s->leads || *s->leader_done;
+    });
     if (it == waiting.end()) {
       ++skipped;
       ++next;
@@ -212,7 +221,9 @@ void Scheduler::Admit(std::unique_lock<std::mutex>&) {
       s->stats.queue_seconds = Seconds(s->admitted - s->submitted);
     }
     s->slot = 0;
-    while (std::any_of(running_.begin(), running_.end(), [&](const auto& r) { return r->slot == s->slot; })) ++s->slot;
+    while (std::any_of(running_.begin(), running_.end(),
+                       [&](const auto& r) { return r->slot == s->slot; }))
+      ++s->slot;
     running_.push_back(std::move(s));
   }
   UpdateShared();
@@ -225,13 +236,19 @@ void Scheduler::UpdateShared() {
   stats_.kv_pages_used = pool_.n_pages() - pool_.n_free();
   for (SlotInfo& slot : slots_) slot.busy = false;
   for (const auto& s : running_) {
-    slots_[s->slot] = {true, s->id, s->stats.prompt_tokens, s->stats.cached_tokens, std::min(s->n_kv, s->stats.prompt_tokens),
+    slots_[s->slot] = {true,
+                       s->id,
+                       s->stats.prompt_tokens,
+                       s->stats.cached_tokens,
+                       std::min(s->n_kv, s->stats.prompt_tokens),
                        s->stats.completion_tokens};
   }
 }
 
 void Scheduler::ReusePrefix(Sequence& s) {
-  if (!s.request.use_prefixes || s.request.prompt_logprobs || s.request.embed || s.n_kv % kKvPage != 0) return;
+  if (!s.request.use_prefixes || s.request.prompt_logprobs || s.request.embed ||
+      s.n_kv % kKvPage != 0)
+    return;
   // The last token is always computed: its logits are wanted.
   const std::span<const int32_t> wanted = std::span(s.tokens).first(s.tokens.size() - 1);
   if (s.n_kv >= wanted.size()) return;
@@ -286,7 +303,8 @@ void Scheduler::Preempt(Sequence& s) {
   const std::lock_guard lock(mutex_);
   ++stats_.preemptions;
   ++n_queued_;
-  auto it = std::find_if(running_.begin(), running_.end(), [&](const auto& r) { return r.get() == &s; });
+  auto it =
+      std::find_if(running_.begin(), running_.end(), [&](const auto& r) { return r.get() == &s; });
   queue_[s.request.client].push_front(std::move(*it));
   running_.erase(it);
 }
@@ -315,7 +333,8 @@ void Scheduler::Retire(size_t i) {
 
 size_t Scheduler::SliceTokens(bool others_run) const {
   if (tokens_per_second_ == 0) return kFirstSliceTokens;
-  const double seconds = others_run ? options_.slice_seconds : std::max(options_.slice_seconds, kAloneSliceSeconds);
+  const double seconds =
+      others_run ? options_.slice_seconds : std::max(options_.slice_seconds, kAloneSliceSeconds);
   const double n = tokens_per_second_ * seconds;
   return n >= 1e9 ? size_t{1000000000} : std::max(kMinSliceTokens, static_cast<size_t>(n));
 }
@@ -328,7 +347,8 @@ bool Scheduler::Plan() {
   // Sequences behind the current one may leave running_ meanwhile (EnsurePages), or the current one itself.
   for (size_t i = 0; i < running_.size();) {
     Sequence& s = *running_[i];
-    if (!s.in_prompt() && n < max_tokens && !s.stream->full() && !s.request.prompt_logprobs && !s.request.embed) {
+    if (!s.in_prompt() && n < max_tokens && !s.stream->full() && !s.request.prompt_logprobs &&
+        !s.request.embed) {
       if (!EnsurePages(s, s.tokens.size())) continue;
       s.step_tokens = 1;
       ++n;
@@ -338,7 +358,8 @@ bool Scheduler::Plan() {
   size_t budget = std::min(max_tokens - n, SliceTokens(n > 0));
   size_t logits_left = engine_.decoder().max_logits() - running_.size();
   size_t waiting = 0;
-  for (const auto& s : running_) waiting += s->step_tokens == 0 && s->pending() > 0 && !s->stream->full();
+  for (const auto& s : running_)
+    waiting += s->step_tokens == 0 && s->pending() > 0 && !s->stream->full();
   for (size_t i = 0; i < running_.size() && budget > 0 && waiting > 0;) {
     Sequence& s = *running_[i];
     if (s.step_tokens > 0 || s.pending() == 0 || s.stream->full()) {
@@ -359,7 +380,8 @@ bool Scheduler::Plan() {
     }
     ++i;
   }
-  return std::any_of(running_.begin(), running_.end(), [](const auto& s) { return s->step_tokens > 0; });
+  return std::any_of(running_.begin(), running_.end(),
+                     [](const auto& s) { return s->step_tokens > 0; });
 }
 
 void Scheduler::FailAll(std::exception_ptr error) {
@@ -392,9 +414,11 @@ bool Scheduler::Step() {
         const size_t pos = s.n_kv + j;
         const bool last = pos + 1 == s.tokens.size();
         const bool hidden = s.request.embed && (!s.request.embed_last || last);
-        const bool logits = !s.request.embed && ((last && s.request.max_tokens > 0) ||
-                                                 (s.request.prompt_logprobs && pos + 1 < s.request.prompt.size()));
-        batch_.push_back({s.tokens[pos], static_cast<int32_t>(pos), s.page_data.data(), logits, hidden});
+        const bool logits =
+            !s.request.embed && ((last && s.request.max_tokens > 0) ||
+                                 (s.request.prompt_logprobs && pos + 1 < s.request.prompt.size()));
+        batch_.push_back(
+            {s.tokens[pos], static_cast<int32_t>(pos), s.page_data.data(), logits, hidden});
         n_logits += logits;
         n_hidden += hidden;
       }
@@ -407,7 +431,9 @@ bool Scheduler::Step() {
       const double speed = static_cast<double>(batch_.size()) / seconds;
       // Quick to believe in slowness, so that a slice that was too long is not repeated.
       const double weight = speed < tokens_per_second_ ? 0.7 : 0.3;
-      tokens_per_second_ = tokens_per_second_ == 0 ? speed : tokens_per_second_ + weight * (speed - tokens_per_second_);
+      tokens_per_second_ = tokens_per_second_ == 0
+                               ? speed
+                               : tokens_per_second_ + weight * (speed - tokens_per_second_);
     }
     Deliver();
     const std::lock_guard lock(mutex_);
@@ -417,7 +443,8 @@ bool Scheduler::Step() {
     stats_.busy_seconds += all;
     (n_prompt > 0 ? stats_.prompt_seconds : stats_.decode_seconds) += all;
   } catch (const std::exception& e) {
-    Log(LogLevel::kError, "a step of %zu tokens failed: %s", batch_.size(), Printable(e.what()).c_str());
+    Log(LogLevel::kError, "a step of %zu tokens failed: %s", batch_.size(),
+        Printable(e.what()).c_str());
     FailAll(std::current_exception());
   }
   return true;
@@ -429,11 +456,14 @@ void Scheduler::Deliver() {
   for (Sequence* s : planned_) {
     const size_t first = s->n_kv;
     s->n_kv += s->step_tokens;
-    s->stream->prompt_done.store(std::min(s->n_kv, s->stats.prompt_tokens), std::memory_order_relaxed);
+    s->stream->prompt_done.store(std::min(s->n_kv, s->stats.prompt_tokens),
+                                 std::memory_order_relaxed);
     sampling_.push_back(s);
-    if (first / kKvPage != s->n_kv / kKvPage && first < s->stats.prompt_tokens && !s->request.embed && s->request.use_prefixes) {
+    if (first / kKvPage != s->n_kv / kKvPage && first < s->stats.prompt_tokens &&
+        !s->request.embed && s->request.use_prefixes) {
       const size_t full = s->n_kv / kKvPage;
-      prefixes_.Insert(s->request.scope, std::span(s->tokens).first(full * kKvPage), std::span(s->pages).first(full));
+      prefixes_.Insert(s->request.scope, std::span(s->tokens).first(full * kKvPage),
+                       std::span(s->pages).first(full));
     }
   }
   const auto work = [&](size_t i) {
@@ -445,7 +475,8 @@ void Scheduler::Deliver() {
         s.AddPromptLogprob(engine_.decoder().logits(row++), first + j);
       }
     }
-    for (size_t j = 0; j < s.n_hidden; ++j) s.AddHidden(engine_.decoder().hidden(s.first_hidden + j));
+    for (size_t j = 0; j < s.n_hidden; ++j)
+      s.AddHidden(engine_.decoder().hidden(s.first_hidden + j));
     if (s.pending() > 0 || s.finished) return;
     if (s.request.embed) {
       s.FinishEmbedding();
@@ -468,7 +499,8 @@ void Scheduler::Deliver() {
       const size_t n = s->stats.prompt_tokens;
       const int copy = n % kKvPage != 0 && s->n_kv >= n ? pool_.Allocate() : -1;
       if (copy >= 0) {
-        std::vector<int> pages(s->pages.begin(), s->pages.begin() + static_cast<ptrdiff_t>(n / kKvPage));
+        std::vector<int> pages(s->pages.begin(),
+                               s->pages.begin() + static_cast<ptrdiff_t>(n / kKvPage));
         pool_.CopyPage(s->pages[n / kKvPage], copy);
         pages.push_back(copy);
         prefixes_.Insert(s->request.scope, std::span(s->tokens).first(n), pages);

@@ -24,22 +24,24 @@
 namespace lutra {
 
 struct SchedulerOptions {
-  size_t max_sequences = 4;      // computed at the same time
-  size_t max_queued = 64;        // waiting beside them
-  double slice_seconds = 0.1;    // of prompt computing in a step, while other sequences run
-  double prefix_cache_share = 1; // of the KV pages that prefixes of finished sequences may keep
+  size_t max_sequences = 4;       // computed at the same time
+  size_t max_queued = 64;         // waiting beside them
+  double slice_seconds = 0.1;     // of prompt computing in a step, while other sequences run
+  double prefix_cache_share = 1;  // of the KV pages that prefixes of finished sequences may keep
 };
 
 struct SlotInfo {
   bool busy = false;
-  uint64_t id = 0;               // of the sequence
+  uint64_t id = 0;  // of the sequence
   size_t prompt_tokens = 0, cached_tokens = 0, prompt_done = 0, generated = 0;
 };
 
 struct SchedulerStats {
   uint64_t requests = 0, finished = 0, cancelled = 0, failed = 0, preemptions = 0, steps = 0;
-  uint64_t prompt_tokens = 0, cached_tokens = 0, computed_prompt_tokens = 0, generated_tokens = 0, forced_tokens = 0;
-  double busy_seconds = 0, prompt_seconds = 0, decode_seconds = 0;  // of steps in all, with and without prompt slices
+  uint64_t prompt_tokens = 0, cached_tokens = 0, computed_prompt_tokens = 0, generated_tokens = 0,
+           forced_tokens = 0;
+  double busy_seconds = 0, prompt_seconds = 0,
+         decode_seconds = 0;  // of steps in all, with and without prompt slices
   size_t running = 0, queued = 0;
   size_t kv_pages = 0, kv_pages_used = 0, kv_pages_cached = 0;
 };
@@ -96,9 +98,9 @@ class Scheduler {
   // The engine thread's.
   std::vector<std::unique_ptr<Sequence>> running_;  // in the order they were admitted
   std::vector<BatchToken> batch_;
-  std::vector<Sequence*> planned_;    // sequences of batch_, in its order
-  std::vector<Sequence*> sampling_;   // of which a token is drawn
-  double tokens_per_second_ = 0;      // measured, of steps with prompt slices
+  std::vector<Sequence*> planned_;   // sequences of batch_, in its order
+  std::vector<Sequence*> sampling_;  // of which a token is drawn
+  double tokens_per_second_ = 0;     // measured, of steps with prompt slices
 
   mutable std::mutex mutex_;
   std::condition_variable work_;

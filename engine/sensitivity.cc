@@ -20,14 +20,18 @@ constexpr const char* kProbeType = "IQ3_K";
 // Rounds a tensor of floats where it lies; restores it when it goes.
 class RoundedTensor {
  public:
-  RoundedTensor(const GgufTensor& tensor, uint8_t* bytes, const QuantizeOptions& options, ThreadPool& pool)
+  RoundedTensor(const GgufTensor& tensor, uint8_t* bytes, const QuantizeOptions& options,
+                ThreadPool& pool)
       : bytes_(bytes), saved_(bytes, bytes + tensor.bytes) {
-    const uint64_t n = tensor.dim(0), n_rows = tensor.n_weights() / n, row_bytes = RowBytes(*tensor.type, n);
+    const uint64_t n = tensor.dim(0), n_rows = tensor.n_weights() / n,
+                   row_bytes = RowBytes(*tensor.type, n);
     const TensorTypeInfo& type = *FallbackForRows(FindWritableType(kProbeType), n);
-    const DequantizeFn decode = FindDequantizer(tensor.type->id), decode_probe = FindDequantizer(type.id);
+    const DequantizeFn decode = FindDequantizer(tensor.type->id),
+                       decode_probe = FindDequantizer(type.id);
     std::vector<RowError> errors(n_rows);
     std::vector<std::vector<float>> importance;
-    for (uint64_t m = 0; m < n_rows / tensor.dim(1); ++m) importance.push_back(ImportanceOf(options, tensor, m));
+    for (uint64_t m = 0; m < n_rows / tensor.dim(1); ++m)
+      importance.push_back(ImportanceOf(options, tensor, m));
     const uint64_t rows_a_task = std::max<uint64_t>(1, 65536 / n);
     pool.Region([&] {
       pool.For((n_rows + rows_a_task - 1) / rows_a_task, [&](size_t task) {
@@ -74,7 +78,8 @@ void RunAll(WindowRunner& runner, const EvalWindows& windows, Take take) {
 
 }  // namespace
 
-Sensitivities MeasureSensitivities(EngineOptions options, const QuantizeOptions& quantize, const EvalWindows& windows,
+Sensitivities MeasureSensitivities(EngineOptions options, const QuantizeOptions& quantize,
+                                   const EvalWindows& windows,
                                    const std::function<void(size_t done, size_t all)>& progress) {
   GgufFile source = GgufFile::Open(options.model_path);
   std::vector<uint8_t*> parts;
@@ -86,43 +91,56 @@ Sensitivities MeasureSensitivities(EngineOptions options, const QuantizeOptions&
   for (const GgufTensor& tensor : file.tensors()) {
     if (!IsQuantizable(tensor)) continue;
     if (tensor.type->block_weights != 1) {
-      Fail(ErrorCode::kUnsupported, "%s: tensor '%s' is %s: sensitivities are measured on models in F32, F16 or BF16",
-           Printable(file.path(), 400).c_str(), Printable(tensor.name, 80).c_str(), tensor.type->name);
+      Fail(ErrorCode::kUnsupported,
+           "%s: tensor '%s' is %s: sensitivities are measured on models in F32, F16 or BF16",
+           Printable(file.path(), 400).c_str(), Printable(tensor.name, 80).c_str(),
+           tensor.type->name);
     }
     tensors.push_back(&tensor);
   }
 
   WindowRunner runner(engine, windows.n_ctx());
   const size_t n_vocab = engine.hparams().n_vocab, n_scored = windows.size() * windows.n_scored();
-  const uint64_t bytes = uint64_t{n_scored} * n_vocab * sizeof(float), available = AdviseMemory().available_bytes;
+  const uint64_t bytes = uint64_t{n_scored} * n_vocab * sizeof(float),
+                 available = AdviseMemory().available_bytes;
   if (available != 0 && bytes > available) {
-    Fail(ErrorCode::kResourceExhausted, "sensitivities: the logits of %zu tokens take %.1f GiB, only %.1f GiB are available: measure fewer chunks",
-         n_scored, static_cast<double>(bytes) / 1073741824.0, static_cast<double>(available) / 1073741824.0);
+    Fail(ErrorCode::kResourceExhausted,
+         "sensitivities: the logits of %zu tokens take %.1f GiB, only %.1f GiB are available: "
+         "measure fewer chunks",
+         n_scored, static_cast<double>(bytes) / 1073741824.0,
+         static_cast<double>(available) / 1073741824.0);
   }
   std::vector<float> reference(n_scored * n_vocab);
   std::vector<ExpSum> sums(n_scored);
   if (progress) progress(0, tensors.size());
   RunAll(runner, windows, [&](size_t slot, std::span<const float> logits) {
-    std::copy(logits.begin(), logits.end(), reference.begin() + static_cast<ptrdiff_t>(slot * n_vocab));
+    std::copy(logits.begin(), logits.end(),
+              reference.begin() + static_cast<ptrdiff_t>(slot * n_vocab));
     sums[slot] = SumExp(logits.data(), n_vocab);
   });
   Sensitivities result;
   std::vector<double> kld(n_scored);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const GgufTensor& tensor = *tensors[i];
-    const RoundedTensor rounded(tensor, parts[tensor.part] + tensor.offset, quantize, engine.pool());
+    const RoundedTensor rounded(tensor, parts[tensor.part] + tensor.offset, quantize,
+                                engine.pool());
     RunAll(runner, windows, [&](size_t slot, std::span<const float> logits) {
       const ExpSum a = sums[slot], b = SumExp(logits.data(), n_vocab);
-      kld[slot] = SumExpDifference(reference.data() + slot * n_vocab, a.max, logits.data(), n_vocab) / a.sum + (Log(b.sum) - Log(a.sum)) +
-                  (static_cast<double>(b.max) - static_cast<double>(a.max));
+      kld[slot] =
+          SumExpDifference(reference.data() + slot * n_vocab, a.max, logits.data(), n_vocab) /
+              a.sum +
+          (Log(b.sum) - Log(a.sum)) + (static_cast<double>(b.max) - static_cast<double>(a.max));
     });
     double sum = 0.0;
     for (size_t slot = 0; slot < n_scored; ++slot) {
-      if (!std::isfinite(kld[slot])) FailNotFinite(engine, slot / windows.n_scored(), windows.scored_begin() + slot % windows.n_scored());
+      if (!std::isfinite(kld[slot]))
+        FailNotFinite(engine, slot / windows.n_scored(),
+                      windows.scored_begin() + slot % windows.n_scored());
       sum += kld[slot];
     }
     const double error = rounded.relative_error();
-    result[tensor.name] = error > 0.0 ? std::max(0.0, sum / static_cast<double>(n_scored)) / error : 0.0;
+    result[tensor.name] =
+        error > 0.0 ? std::max(0.0, sum / static_cast<double>(n_scored)) / error : 0.0;
     if (progress) progress(i + 1, tensors.size());
   }
   return result;

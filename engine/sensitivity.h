@@ -14,7 +14,8 @@ namespace lutra {
 // small errors are proportional to those, and those of several tensors add up. One pass over the windows a tensor; holds the logits of
 // all scored tokens. options: the source model (F32, F16 or BF16; otherwise Error(kUnsupported)) and threads. progress(done, all) runs on
 // the calling thread; what it throws ends the work.
-Sensitivities MeasureSensitivities(EngineOptions options, const QuantizeOptions& quantize, const EvalWindows& windows,
-                                   const std::function<void(size_t done, size_t all)>& progress = {});
+Sensitivities MeasureSensitivities(
+    EngineOptions options, const QuantizeOptions& quantize, const EvalWindows& windows,
+    const std::function<void(size_t done, size_t all)>& progress = {});
 
 }  // namespace lutra

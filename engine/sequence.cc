@@ -21,14 +21,17 @@ Sequence::Sequence(const Engine& engine, SequenceRequest r)
       decoder_(engine.tokenizer(), request.special, request.rendered),
       stops_(request.stop) {
   if (request.prompt.empty()) lutra::Fail(ErrorCode::kInvalidArgument, "the prompt is empty");
-  const uint32_t n_vocab = std::min(engine.hparams().n_vocab, static_cast<uint32_t>(engine.tokenizer().n_vocab()));
+  const uint32_t n_vocab =
+      std::min(engine.hparams().n_vocab, static_cast<uint32_t>(engine.tokenizer().n_vocab()));
   for (const int32_t token : request.prompt) {
     if (token < 0 || static_cast<uint32_t>(token) >= n_vocab) {
-      lutra::Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u tokens", token, n_vocab);
+      lutra::Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u tokens",
+                  token, n_vocab);
     }
   }
   if (request.prompt.size() > engine.n_ctx()) {
-    lutra::Fail(ErrorCode::kResourceExhausted, "the prompt has %zu tokens, more than the context of %u", request.prompt.size(),
+    lutra::Fail(ErrorCode::kResourceExhausted,
+                "the prompt has %zu tokens, more than the context of %u", request.prompt.size(),
                 engine.n_ctx());
   }
   if (!request.embed) {
@@ -65,7 +68,8 @@ std::string Sequence::Bytes(int32_t token) const {
 }
 
 void Sequence::AddPromptLogprob(std::span<const float> logits, size_t pos) {
-  if (pos + 1 < request.prompt.size()) event_.prompt_logprobs.push_back(Entry(logits, request.prompt[pos + 1]));
+  if (pos + 1 < request.prompt.size())
+    event_.prompt_logprobs.push_back(Entry(logits, request.prompt[pos + 1]));
 }
 
 void Sequence::AddHidden(std::span<const float> hidden) {
@@ -86,8 +90,11 @@ void Sequence::TakeText(std::string_view text) {
   shown_ += text.size();
   // Tokens are shown when the first byte of their text is (those without text, with what comes before).
   size_t n = 0;
-  while (n < held_.size() && (held_begin_[n] < shown_ || (finished && held_begin_[n] <= shown_ && !stops_.stopped()))) ++n;
-  std::move(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(n), std::back_inserter(event_.logprobs));
+  while (n < held_.size() &&
+         (held_begin_[n] < shown_ || (finished && held_begin_[n] <= shown_ && !stops_.stopped())))
+    ++n;
+  std::move(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(n),
+            std::back_inserter(event_.logprobs));
   held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(n));
   held_begin_.erase(held_begin_.begin(), held_begin_.begin() + static_cast<ptrdiff_t>(n));
 }
@@ -133,7 +140,8 @@ void Sequence::Draw(std::span<const float> logits) {
     if (request.constraint != nullptr && request.constraint->active()) {
       // Most draws are allowed: the mask is made only for those that are not.
       int32_t token = sampler_->Sample(logits);
-      if (!request.constraint->Allows(token)) token = sampler_->Sample(logits, &request.constraint->Mask());
+      if (!request.constraint->Allows(token))
+        token = sampler_->Sample(logits, &request.constraint->Mask());
       Append(token, logits);
     } else {
       Append(sampler_->Sample(logits), logits);

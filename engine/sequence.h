@@ -43,11 +43,11 @@ class Sequence {
   SequenceRequest request;
   std::shared_ptr<TokenStream> stream = std::make_shared<TokenStream>();
   uint64_t id = 0;
-  std::vector<int32_t> tokens;       // prompt, then what was generated
-  size_t n_kv = 0;                   // of which keys and values are there
+  std::vector<int32_t> tokens;  // prompt, then what was generated
+  size_t n_kv = 0;              // of which keys and values are there
   std::vector<int> pages;
-  std::vector<uint8_t*> page_data;   // same order; never moves while it runs
-  std::shared_ptr<bool> leader_done; // set by the first of a group when its prompt is computed
+  std::vector<uint8_t*> page_data;    // same order; never moves while it runs
+  std::shared_ptr<bool> leader_done;  // set by the first of a group when its prompt is computed
   bool leads = false;
   size_t slot = 0;
   bool counted_cache = false;
@@ -55,7 +55,7 @@ class Sequence {
   bool failed = false;
   SequenceStats stats;
   Clock::time_point submitted, admitted, first_token;
-  size_t step_tokens = 0;            // planned for this step
+  size_t step_tokens = 0;                                                 // planned for this step
   size_t first_logits = 0, n_logits = 0, first_hidden = 0, n_hidden = 0;  // where its rows lie
 
  private:
@@ -70,11 +70,11 @@ class Sequence {
   StreamDecoder decoder_;
   StopFilter stops_;
   std::string pieces_;
-  SequenceEvent event_;              // what the next Flush hands over
-  std::vector<LogprobEntry> held_;   // of tokens whose text is held back
-  size_t held_end_ = 0;              // bytes of text that all tokens so far spell
-  std::vector<size_t> held_begin_;   // where the text of each held token begins
-  size_t shown_ = 0;                 // bytes of text handed over
+  SequenceEvent event_;             // what the next Flush hands over
+  std::vector<LogprobEntry> held_;  // of tokens whose text is held back
+  size_t held_end_ = 0;             // bytes of text that all tokens so far spell
+  std::vector<size_t> held_begin_;  // where the text of each held token begins
+  size_t shown_ = 0;                // bytes of text handed over
   std::vector<double> hidden_sum_;
 };
 

@@ -16,11 +16,13 @@ Session::Session(Engine& engine) : engine_(engine), n_ctx_(engine.n_ctx()) {
   batch_.reserve(engine.decoder().max_tokens());
 }
 
-std::span<const float> Session::Feed(std::span<const int32_t> tokens, const FeedProgress& progress) {
+std::span<const float> Session::Feed(std::span<const int32_t> tokens,
+                                     const FeedProgress& progress) {
   LUTRA_CHECK(!tokens.empty());
   if (tokens.size() > n_ctx_ - tokens_.size()) {
     Fail(ErrorCode::kResourceExhausted,
-         "the context of %u tokens is full: it holds %zu and %zu more were given; use a longer context (-c) or a "
+         "the context of %u tokens is full: it holds %zu and %zu more were given; use a longer "
+         "context (-c) or a "
          "shorter text",
          n_ctx_, tokens_.size(), tokens.size());
   }

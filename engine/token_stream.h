@@ -20,21 +20,22 @@
 namespace lutra {
 
 struct SequenceRequest {
-  std::vector<int32_t> prompt;         // at least one token
+  std::vector<int32_t> prompt;  // at least one token
   SamplingParams sampling;
-  size_t max_tokens = SIZE_MAX;        // at most so many, perhaps none; the context is a limit too
+  size_t max_tokens = SIZE_MAX;  // at most so many, perhaps none; the context is a limit too
   std::vector<std::string> stop;
-  bool special = false;                // control tokens appear in the text
-  std::vector<int32_t> rendered;       // control tokens that appear in the text anyway (marks of a chat format)
-  int top_logprobs = -1;               // -1: no log probabilities; else those of the token and of so many others
-  bool prompt_logprobs = false;        // the prompt's tokens too
-  bool embed = false;                  // no text: the mean (or last) hidden state of the prompt
+  bool special = false;  // control tokens appear in the text
+  std::vector<int32_t>
+      rendered;           // control tokens that appear in the text anyway (marks of a chat format)
+  int top_logprobs = -1;  // -1: no log probabilities; else those of the token and of so many others
+  bool prompt_logprobs = false;  // the prompt's tokens too
+  bool embed = false;            // no text: the mean (or last) hidden state of the prompt
   bool embed_last = false;
-  std::string scope;                   // prefixes are shared within a scope only
-  bool use_prefixes = true;            // of earlier sequences, and keeps this one's
-  std::string client;                  // who asks: waiting clients take turns
+  std::string scope;                            // prefixes are shared within a scope only
+  bool use_prefixes = true;                     // of earlier sequences, and keeps this one's
+  std::string client;                           // who asks: waiting clients take turns
   std::shared_ptr<TokenConstraint> constraint;  // shared only with the scheduler
-  std::function<void()> on_event;      // called on the engine thread after each event; must be quick
+  std::function<void()> on_event;  // called on the engine thread after each event; must be quick
 };
 
 struct LogprobEntry {
@@ -44,13 +45,13 @@ struct LogprobEntry {
     std::string bytes;
   };
   TokenLogprob token;
-  std::vector<Top> top;                // best first
-  std::string bytes;                   // the token as it stands in running text
+  std::vector<Top> top;  // best first
+  std::string bytes;     // the token as it stands in running text
 };
 
 struct SequenceStats {
   size_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
-  size_t forced_tokens = 0;            // of the completion: those a grammar left no choice about
+  size_t forced_tokens = 0;  // of the completion: those a grammar left no choice about
   double queue_seconds = 0, prompt_seconds = 0, decode_seconds = 0;
   uint32_t seed = 0;
 };
@@ -59,13 +60,14 @@ struct SequenceStats {
 struct SequenceEvent {
   std::string text;                    // whole UTF-8 characters
   std::vector<LogprobEntry> logprobs;  // of the tokens whose text this is
-  std::vector<LogprobEntry> prompt_logprobs;  // once, with the first event; the first entry has no logprob (NaN)
-  std::vector<float> embedding;        // once
-  uint32_t n_tokens = 0;               // that this event stands for
-  bool finished = false;               // the last event:
+  std::vector<LogprobEntry>
+      prompt_logprobs;           // once, with the first event; the first entry has no logprob (NaN)
+  std::vector<float> embedding;  // once
+  uint32_t n_tokens = 0;         // that this event stands for
+  bool finished = false;         // the last event:
   FinishReason finish = FinishReason::kStop;
-  std::string stop_text;               // the stop string that ended it, if one did
-  std::exception_ptr error;            // what ended it, if an error did
+  std::string stop_text;     // the stop string that ended it, if one did
+  std::exception_ptr error;  // what ended it, if an error did
   SequenceStats stats;
 };
 

@@ -23,8 +23,8 @@ namespace {
 
 // kFast: rounded (panel_round-inl.h), one plane.
 template <PanelKind kKind, bool kFast>
-void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table_bytes, size_t block, size_t n_units,
-            AmxBlock& HWY_RESTRICT to) {
+void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table_bytes,
+            size_t block, size_t n_units, AmxBlock& HWY_RESTRICT to) {
   static_assert(kLanes == kPanelRows);
   constexpr size_t kPlanes = kFast || FitsInt8(kKind) ? 1 : 2;
   static_assert(kKind.unit == 256 || kPlanes == 1);
@@ -37,11 +37,13 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
   const DU16 du16;
   const DI16 d16;
   const Table<kKind> table(table_bytes);
-  const uint8_t* HWY_RESTRICT p = panel + kKind.panel_header_bytes() + block * kUnits * kKind.unit_bytes();
+  const uint8_t* HWY_RESTRICT p =
+      panel + kKind.panel_header_bytes() + block * kUnits * kKind.unit_bytes();
   for (size_t u = 0; u < n_units; ++u, p += kKind.unit_bytes()) {
     const UnitFields<kKind> f(p);
     // The next block of the panel, while this one is multiplied.
-    for (size_t i = 0; i < kKind.unit_bytes(); i += 64) hwy::Prefetch(p + kUnits * kKind.unit_bytes() + i);
+    for (size_t i = 0; i < kKind.unit_bytes(); i += 64)
+      hwy::Prefetch(p + kUnits * kKind.unit_bytes() + i);
     VF super;
     if constexpr (kKind.super == SuperKind::kRow) {
       super = LoadSupers<SuperKind::kF32>(panel, 0);
@@ -59,7 +61,8 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
           first = LoadScales<kKind, false>(f.biases, pair * 8 / kGroupQuads, 0);
           second = LoadScales<kKind, false>(f.biases, (pair * 8 + 4) / kGroupQuads, 0);
         }
-        hn::Store(hn::Or(hn::ShiftLeft<16>(second), first), di, reinterpret_cast<int32_t*>(to.biases[u * kPairs + pair]));
+        hn::Store(hn::Or(hn::ShiftLeft<16>(second), first), di,
+                  reinterpret_cast<int32_t*>(to.biases[u * kPairs + pair]));
       }
     }
     if constexpr (kFast) {
@@ -85,18 +88,21 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
       }
       const auto put = [&]<size_t kQuad>(std::integral_constant<size_t, kQuad>) HWY_ATTR {
         const size_t quad = (u * kKind.steps() + s) * 8 + kQuad;
-        uint8_t* at = to.tiles + (quad / kStepQuads * kPlanes * kStepQuads + quad % kStepQuads) * 64;
+        uint8_t* at =
+            to.tiles + (quad / kStepQuads * kPlanes * kStepQuads + quad % kStepQuads) * 64;
         VU8 lanes = Quad<kKind, static_cast<int>(kQuad)>(step, table);
         if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, shift[kQuad / 4]);
         if constexpr (kKind.scale_bits == 0) {
-          if constexpr (kKind.offset != 0) lanes = hn::Sub(lanes, hn::Set(d8, static_cast<uint8_t>(kKind.offset)));
+          if constexpr (kKind.offset != 0)
+            lanes = hn::Sub(lanes, hn::Set(d8, static_cast<uint8_t>(kKind.offset)));
           hn::Store(lanes, d8, at);
         } else {
           const auto low_bytes = hn::Set(du16, uint16_t{0xFF});
           const auto both = hn::BitCast(du16, lanes);
           const auto word = [&](auto v) HWY_ATTR {
             auto w = hn::BitCast(d16, v);
-            if constexpr (kKind.offset != 0) w = hn::Sub(w, hn::Set(d16, static_cast<int16_t>(kKind.offset)));
+            if constexpr (kKind.offset != 0)
+              w = hn::Sub(w, hn::Set(d16, static_cast<int16_t>(kKind.offset)));
             return hn::BitCast(du16, hn::Mul(w, hn::BitCast(d16, scale[kQuad / 4])));
           };
           const auto even = word(hn::And(both, low_bytes));
@@ -105,22 +111,26 @@ void Decode(const uint8_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT table
           if constexpr (kPlanes == 1) {
             hn::Store(low, d8, at);
           } else {
-            hn::Store(hn::BitCast(d8, hn::IfVecThenElse(low_bytes, hn::ShiftRight<8>(even), odd)), d8, at);
+            hn::Store(hn::BitCast(d8, hn::IfVecThenElse(low_bytes, hn::ShiftRight<8>(even), odd)),
+                      d8, at);
             hn::Store(low, d8, at + kStepQuads * 64);
           }
         }
       };
       [&]<size_t... kQuad>(std::index_sequence<kQuad...>) HWY_ATTR {
         (put(std::integral_constant<size_t, kQuad>{}), ...);
-      }(std::make_index_sequence<8>{});
+      }
+      (std::make_index_sequence<8>{});
     }
   }
 }
 
 template <PanelKind kKind, bool kEmulated>
-void MatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
+void MatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y,
+            size_t y_stride) {
   constexpr auto kMatMul = kEmulated ? AmxMatMulEmulated : AmxMatMul;
-  static constexpr AmxFormat kFormat{FitsInt8(kKind) ? 1 : 2, kKind.unit, kKind.bias, &Decode<kKind, false>};
+  static constexpr AmxFormat kFormat{FitsInt8(kKind) ? 1 : 2, kKind.unit, kKind.bias,
+                                     &Decode<kKind, false>};
   if constexpr (CanRound(kKind) && !FitsInt8(kKind)) {
     static constexpr AmxFormat kRounded{1, kKind.unit, kKind.bias, &Decode<kKind, true>};
     if (x.fast) return kMatMul(kRounded, w, x, panel_begin, panel_end, y, y_stride);
@@ -133,7 +143,8 @@ void MatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t pa
 PanelMatMulFn FindAmxTarget(uint32_t type_id, bool emulated) {
   PanelMatMulFn found = nullptr;
   ForEachFormat<AllFormats>([&]<class F>() {
-    if (F::kInfo.type_id == type_id) found = emulated ? &MatMul<KindOf<F>(), true> : &MatMul<KindOf<F>(), false>;
+    if (F::kInfo.type_id == type_id)
+      found = emulated ? &MatMul<KindOf<F>(), true> : &MatMul<KindOf<F>(), false>;
   });
   return found;
 }
@@ -147,7 +158,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lutra {
 
-PanelMatMulFn FindAmxPanelMatMul([[maybe_unused]] uint32_t type_id, [[maybe_unused]] bool emulated) {
+PanelMatMulFn FindAmxPanelMatMul([[maybe_unused]] uint32_t type_id,
+                                 [[maybe_unused]] bool emulated) {
 #if HWY_ARCH_X86_64 && (HWY_TARGETS & HWY_AVX3_DL)
   return N_AVX3_DL::FindAmxTarget(type_id, emulated);
 #else

@@ -18,7 +18,7 @@ struct AmxBlock {
   // Tiles in the order of their use: [256 / step][planes][step / 4 quads][16 rows][4 columns]; step is 64 columns, 32 if the unit is.
   // Two planes: high, then low.
   alignas(64) uint8_t tiles[2 * 256 * kPanelRows];
-  alignas(64) float supers[8][kPanelRows];       // [unit]
+  alignas(64) float supers[8][kPanelRows];  // [unit]
   alignas(64) float bias_supers[8][kPanelRows];
   alignas(64) int16_t biases[8][kPanelRows][2];  // of columns 32 p .. 32 p + 15 and the next 16
 };
@@ -29,7 +29,8 @@ struct AmxFormat {
   int unit;    // 256 or 32 (then one plane)
   bool bias;
   // Units [0, n_units) of block `block` of a panel; table as in PanelMatrix.
-  void (*decode)(const uint8_t* panel, const uint8_t* table, size_t block, size_t n_units, AmxBlock& to);
+  void (*decode)(const uint8_t* panel, const uint8_t* table, size_t block, size_t n_units,
+                 AmxBlock& to);
 };
 
 // True if scale * (u - offset) fits int8 for every value that the kind can hold.
@@ -39,15 +40,17 @@ constexpr bool FitsInt8(const PanelKind& k) {
   const int least = -k.offset, greatest = (1 << k.bits) - 1 - k.offset + k.shift;
   bool fits = true;
   for (const int scale : {-k.scale_zero, 15 - k.scale_zero}) {
-    for (const int lane : {least, greatest}) fits = fits && scale * lane >= -128 && scale * lane <= 127;
+    for (const int lane : {least, greatest})
+      fits = fits && scale * lane >= -128 && scale * lane <= 127;
   }
   return fits;
 }
 
 // As PanelMatMulFn. On tiles: only where CpuHasAmxInt8(). Both: only where AVX3_DL is.
-void AmxMatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride);
-void AmxMatMulEmulated(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y,
-                       size_t y_stride);
+void AmxMatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin,
+               size_t panel_end, float* y, size_t y_stride);
+void AmxMatMulEmulated(const AmxFormat& f, const PanelMatrix& w, const Q8View& x,
+                       size_t panel_begin, size_t panel_end, float* y, size_t y_stride);
 
 // The kernel of a format for more than kTileMinTokens tokens (fewer are faster without tiles) if the SIMD choice in use
 // (kernels/dispatch.h) has tiles, else nullptr. It likes kTilePanels panels at a time.

@@ -37,8 +37,8 @@ using DI16 = hn::Repartition<int16_t, DI>;
 
 constexpr size_t kGroupPanels = kTilePanels;
 constexpr size_t kHotPanels = 4;
-constexpr size_t kTokens = 512;              // of one pass over a block
-constexpr size_t kTileTokens = 32;           // of an item: two tiles
+constexpr size_t kTokens = 512;     // of one pass over a block
+constexpr size_t kTileTokens = 32;  // of an item: two tiles
 static_assert(Q8View::kSlackTokens >= kTileTokens);
 
 struct AmxShape {
@@ -53,9 +53,9 @@ using Partial = float[kTokens + kTileTokens][kPanelRows];
 // An item whose sums are in the tiles or on their way to the results.
 struct Item {
   const AmxBlock* block;
-  Partial* y;           // of the block's panel
-  size_t token;         // in y
-  size_t n_tokens;      // 16 or 32; 0: none
+  Partial* y;       // of the block's panel
+  size_t token;     // in y
+  size_t n_tokens;  // 16 or 32; 0: none
   size_t unit;
   const float* d;       // [token][256 / unit]
   const int16_t* sums;  // [token][16]
@@ -87,12 +87,15 @@ HWY_INLINE void FinishTokens(const Item& item, const Sums& sums, size_t begin) {
     if constexpr (kShape.bias) {
       bias_super = hn::Load(df, w.bias_supers[item.unit]);
       LUTRA_UNROLL(8)
-      for (size_t i = 0; i < kPairs; ++i) biases[i] = hn::Load(di, reinterpret_cast<const int32_t*>(w.biases[item.unit * kPairs + i]));
+      for (size_t i = 0; i < kPairs; ++i)
+        biases[i] =
+            hn::Load(di, reinterpret_cast<const int32_t*>(w.biases[item.unit * kPairs + i]));
     }
     LUTRA_UNROLL(4)
     for (size_t t = 0; t < kCount; ++t) {
       VI sum = hn::Load(di, c + t * 16);
-      if constexpr (kShape.planes == 2) sum = hn::Add(hn::ShiftLeft<8>(sum), hn::Load(di, c + 256 + t * 16));
+      if constexpr (kShape.planes == 2)
+        sum = hn::Add(hn::ShiftLeft<8>(sum), hn::Load(di, c + 256 + t * 16));
       const VF dt = hn::Set(df, d[t * kUnits]);
       VF out = hn::MulAdd(hn::Mul(super, dt), hn::ConvertTo(df, sum), hn::Load(df, y + t * 16));
       if constexpr (kShape.bias) {
@@ -103,9 +106,11 @@ HWY_INLINE void FinishTokens(const Item& item, const Sums& sums, size_t begin) {
           int32_t two;
           std::memcpy(&two, token_sums + t * 16 + 2 * i, 4);
           const auto pair = hn::BitCast(d16, hn::Set(di, two));
-          bias[i % 2] = hn::ReorderWidenMulAccumulate(di, hn::BitCast(d16, biases[i]), pair, bias[i % 2], unused);
+          bias[i % 2] = hn::ReorderWidenMulAccumulate(di, hn::BitCast(d16, biases[i]), pair,
+                                                      bias[i % 2], unused);
         }
-        out = hn::MulAdd(hn::Mul(bias_super, dt), hn::ConvertTo(df, hn::Add(bias[0], bias[1])), out);
+        out =
+            hn::MulAdd(hn::Mul(bias_super, dt), hn::ConvertTo(df, hn::Add(bias[0], bias[1])), out);
       }
       hn::Store(out, df, y + t * 16);
     }
@@ -132,8 +137,9 @@ class BlockProduct {
   static constexpr TileConfig kConfig = MakeTileConfig(kStep / 4);
 
   // y += panels x tokens [token, token + n_tokens) of block b of x. With one plane panels go in pairs: there is one more block and y.
-  static HWY_NOINLINE void Run(Tiles& tiles, const AmxBlock* blocks, size_t n_panels, const Q8View& x, size_t b, size_t token,
-                               size_t n_tokens, size_t n_units, Partial* y) {
+  static HWY_NOINLINE void Run(Tiles& tiles, const AmxBlock* blocks, size_t n_panels,
+                               const Q8View& x, size_t b, size_t token, size_t n_tokens,
+                               size_t n_units, Partial* y) {
     constexpr size_t kUnits = 256 / static_cast<size_t>(kShape.unit);
     constexpr size_t kPanels = kShape.planes == 1 ? 2 : 1;
     Sums sums;
@@ -145,7 +151,8 @@ class BlockProduct {
         const bool two = n_tokens - t > 16;
         for (size_t panel = hot; panel < hot_end; panel += kPanels) {
           for (size_t u = 0; u < n_units; ++u) {
-            const Item item{blocks + panel, y + panel, t, two ? kTileTokens : 16, u, x.d + at * kUnits, x.sums + at * 16};
+            const Item item{blocks + panel,    y + panel,       t, two ? kTileTokens : 16, u,
+                            x.d + at * kUnits, x.sums + at * 16};
             const int8_t* a = x.q + at * 256 + u * static_cast<size_t>(kShape.unit);
             if (two) {
               Multiply<true>(tiles, item, a, before, sums);
@@ -186,10 +193,12 @@ class BlockProduct {
   }
 
   template <bool kTwo>
-  static HWY_INLINE void Multiply(Tiles& tiles, const Item& item, const int8_t* a, const Item& before, Sums& sums) {
+  static HWY_INLINE void Multiply(Tiles& tiles, const Item& item, const int8_t* a,
+                                  const Item& before, Sums& sums) {
     // One plane: the same unit of the next panel; two: the low plane behind the high one.
     constexpr size_t kSecond = kShape.planes == 1 ? sizeof(AmxBlock) : kTileBytes;
-    const uint8_t* b = item.block->tiles + item.unit * kSteps * static_cast<size_t>(kShape.planes) * kTileBytes;
+    const uint8_t* b =
+        item.block->tiles + item.unit * kSteps * static_cast<size_t>(kShape.planes) * kTileBytes;
     LUTRA_UNROLL(4)
     for (size_t s = 0; s < kSteps; ++s) {
       tiles.template Load<4>(a + s * kStep, 256);
@@ -217,8 +226,8 @@ class BlockProduct {
 };
 
 template <class Tiles, AmxShape kShape>
-void MatMulShape(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y,
-                 size_t y_stride) {
+void MatMulShape(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin,
+                 size_t panel_end, float* y, size_t y_stride) {
   using Product = BlockProduct<Tiles, kShape>;
   constexpr size_t kUnits = 256 / static_cast<size_t>(kShape.unit);
   AmxBlock blocks[kGroupPanels];
@@ -230,18 +239,22 @@ void MatMulShape(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size
     const size_t n_tokens = HWY_MIN(kTokens, x.n_tokens - token);
     for (size_t panel = panel_begin; panel < panel_end; panel += kGroupPanels) {
       const size_t n_panels = HWY_MIN(kGroupPanels, panel_end - panel);
-      for (size_t i = 0; i < n_panels; ++i) std::memset(partial[i], 0, n_tokens * sizeof partial[i][0]);
+      for (size_t i = 0; i < n_panels; ++i)
+        std::memset(partial[i], 0, n_tokens * sizeof partial[i][0]);
       // The absent half of a pair.
-      if (n_panels % 2 != 0) std::memset(static_cast<void*>(&blocks[n_panels]), 0, sizeof(AmxBlock));
+      if (n_panels % 2 != 0)
+        std::memset(static_cast<void*>(&blocks[n_panels]), 0, sizeof(AmxBlock));
       for (size_t b = 0; b * kUnits < n_all_units; ++b) {
         const size_t n_units = HWY_MIN(kUnits, n_all_units - b * kUnits);
-        for (size_t i = 0; i < n_panels; ++i) f.decode(w.panels + (panel + i) * w.panel_bytes, w.table, b, n_units, blocks[i]);
+        for (size_t i = 0; i < n_panels; ++i)
+          f.decode(w.panels + (panel + i) * w.panel_bytes, w.table, b, n_units, blocks[i]);
         Product::Run(tiles, blocks, n_panels, x, b, token, n_tokens, n_units, partial);
       }
       for (size_t t = 0; t < n_tokens; ++t) {
         for (size_t i = 0; i < n_panels; ++i) {
           const size_t row = (panel + i) * kPanelRows;
-          std::memcpy(y + (token + t) * y_stride + row, partial[i][t], HWY_MIN(kPanelRows, w.n_rows - row) * sizeof(float));
+          std::memcpy(y + (token + t) * y_stride + row, partial[i][t],
+                      HWY_MIN(kPanelRows, w.n_rows - row) * sizeof(float));
         }
       }
     }
@@ -250,12 +263,15 @@ void MatMulShape(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size
 }
 
 template <class Tiles>
-void MatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
+void MatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin,
+            size_t panel_end, float* y, size_t y_stride) {
   const auto run = [&]<int kPlanes, int kUnit>() {
     if (f.bias) {
-      MatMulShape<Tiles, AmxShape{kPlanes, kUnit, true}>(f, w, x, panel_begin, panel_end, y, y_stride);
+      MatMulShape<Tiles, AmxShape{kPlanes, kUnit, true}>(f, w, x, panel_begin, panel_end, y,
+                                                         y_stride);
     } else {
-      MatMulShape<Tiles, AmxShape{kPlanes, kUnit, false}>(f, w, x, panel_begin, panel_end, y, y_stride);
+      MatMulShape<Tiles, AmxShape{kPlanes, kUnit, false}>(f, w, x, panel_begin, panel_end, y,
+                                                          y_stride);
     }
   };
   if (f.unit == 32) {
@@ -269,12 +285,12 @@ void MatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t pa
 
 }  // namespace
 
-void AmxMatMulTarget(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y,
-                     size_t y_stride) {
+void AmxMatMulTarget(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin,
+                     size_t panel_end, float* y, size_t y_stride) {
   MatMul<AmxTiles>(f, w, x, panel_begin, panel_end, y, y_stride);
 }
-void AmxMatMulEmulatedTarget(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y,
-                             size_t y_stride) {
+void AmxMatMulEmulatedTarget(const AmxFormat& f, const PanelMatrix& w, const Q8View& x,
+                             size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
   MatMul<EmulatedTiles>(f, w, x, panel_begin, panel_end, y, y_stride);
 }
 
@@ -287,11 +303,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE && HWY_ARCH_X86_64 && (HWY_TARGETS & HWY_AVX3_DL)
 namespace lutra {
 
-void AmxMatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
+void AmxMatMul(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin,
+               size_t panel_end, float* y, size_t y_stride) {
   N_AVX3_DL::AmxMatMulTarget(f, w, x, panel_begin, panel_end, y, y_stride);
 }
-void AmxMatMulEmulated(const AmxFormat& f, const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y,
-                       size_t y_stride) {
+void AmxMatMulEmulated(const AmxFormat& f, const PanelMatrix& w, const Q8View& x,
+                       size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
   N_AVX3_DL::AmxMatMulEmulatedTarget(f, w, x, panel_begin, panel_end, y, y_stride);
 }
 

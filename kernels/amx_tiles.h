@@ -22,7 +22,8 @@ struct TileConfig {
   uint16_t row_bytes[16];  // "colsb"; tiles 0..7, the rest 0
   uint8_t rows[16];
 };
-static_assert(sizeof(TileConfig) == 64 && offsetof(TileConfig, row_bytes) == 16 && offsetof(TileConfig, rows) == 48);
+static_assert(sizeof(TileConfig) == 64 && offsetof(TileConfig, row_bytes) == 16 &&
+              offsetof(TileConfig, rows) == 48);
 
 // Tiles for C [16][16] int32 += A [16][4 * quads] x B [quads][16][4]: C in 0..3, A in 4 and 5, B in 6 and 7; quads: 16 or 8.
 constexpr TileConfig MakeTileConfig(size_t quads) {
@@ -118,7 +119,8 @@ class EmulatedTiles {
   [[gnu::noinline]] void Load(int tile, const void* p, size_t stride) {
     Zero(tile);
     for (size_t r = 0; r < config_.rows[tile]; ++r) {
-      std::memcpy(tiles_[tile][r], static_cast<const uint8_t*>(p) + r * stride, config_.row_bytes[tile]);
+      std::memcpy(tiles_[tile][r], static_cast<const uint8_t*>(p) + r * stride,
+                  config_.row_bytes[tile]);
     }
   }
   [[gnu::noinline]] void Store(int tile, void* p, size_t stride) const {
@@ -132,7 +134,8 @@ class EmulatedTiles {
     Check(c);
     Check(a);
     Check(b);
-    LUTRA_CHECK(config_.row_bytes[a] % 4 == 0 && config_.row_bytes[b] % 4 == 0 && config_.row_bytes[c] % 4 == 0);
+    LUTRA_CHECK(config_.row_bytes[a] % 4 == 0 && config_.row_bytes[b] % 4 == 0 &&
+                config_.row_bytes[c] % 4 == 0);
     LUTRA_CHECK(config_.rows[a] == config_.rows[c] && config_.row_bytes[a] / 4 == config_.rows[b] &&
                 config_.row_bytes[b] == config_.row_bytes[c]);
     for (size_t m = 0; m < config_.rows[c]; ++m) {
@@ -144,7 +147,8 @@ class EmulatedTiles {
         std::memcpy(x, tiles_[a][m] + 4 * k, 4);
         std::memcpy(w, tiles_[b][k], 64);
         for (size_t n = 0; n < 16; ++n) {
-          sums[n] += static_cast<uint32_t>(x[0] * w[4 * n] + x[1] * w[4 * n + 1] + x[2] * w[4 * n + 2] + x[3] * w[4 * n + 3]);
+          sums[n] += static_cast<uint32_t>(x[0] * w[4 * n] + x[1] * w[4 * n + 1] +
+                                           x[2] * w[4 * n + 2] + x[3] * w[4 * n + 3]);
         }
       }
       std::memcpy(tiles_[c][m], sums, config_.row_bytes[c]);

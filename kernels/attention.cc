@@ -21,23 +21,24 @@ HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
-constexpr size_t kMaxQueries = 64;        // that walk the pages together
-constexpr size_t kQueryElements = 8192;   // of which at most so many numbers: 64 queries of 128
+constexpr size_t kMaxQueries = 64;       // that walk the pages together
+constexpr size_t kQueryElements = 8192;  // of which at most so many numbers: 64 queries of 128
 
 // The state of a block of queries, and scratch for a tile of 4 of them. Arrays of queries may be read 3 beyond the last.
 struct Block {
-  HWY_ALIGN float o[kQueryElements];                    // [queries, v_width]
+  HWY_ALIGN float o[kQueryElements];  // [queries, v_width]
   HWY_ALIGN float max[kMaxQueries + 4], total[kMaxQueries + 4], c[kMaxQueries + 4];
-  HWY_ALIGN int32_t q8[2 * kQueryElements / 4];         // [queries, Dot::kInts * quads]
-  int32_t bias[kMaxQueries + 4];                        // -128 * sum of q8: K is stored + 128
-  HWY_ALIGN float t[2][4 * kKvPage];                    // scores, then weights, of two steps
+  HWY_ALIGN int32_t q8[2 * kQueryElements / 4];  // [queries, Dot::kInts * quads]
+  int32_t bias[kMaxQueries + 4];                 // -128 * sum of q8: K is stored + 128
+  HWY_ALIGN float t[2][4 * kKvPage];             // scores, then weights, of two steps
   ByteWeights bytes[2];
-  HWY_ALIGN float factors[2][kKvPage];                  // of one-byte and two-byte weights, of the first factors_n positions of a page
+  HWY_ALIGN float factors
+      [2][kKvPage];  // of one-byte and two-byte weights, of the first factors_n positions of a page
   const uint8_t* factors_head;
   size_t factors_n;
   bool has_factors[2];
-  float greatest;                                       // of their scales
-  size_t n;                                             // queries
+  float greatest;  // of their scales
+  size_t n;        // queries
 };
 
 HWY_INLINE size_t BlockQueries(const KvHeadLayout& l) {
@@ -63,7 +64,8 @@ HWY_INLINE int32_t SumOf(const int8_t* HWY_RESTRICT x, size_t n) {
   const hn::Rebind<int8_t, DI> d8;
   VI sum = hn::Zero(DI());
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) sum = hn::Add(sum, hn::PromoteTo(DI(), hn::LoadU(d8, x + i)));
+  for (; i + kLanes <= n; i += kLanes)
+    sum = hn::Add(sum, hn::PromoteTo(DI(), hn::LoadU(d8, x + i)));
   int32_t total = hn::ReduceSum(DI(), sum);
   for (; i < n; ++i) total += x[i];
   return total;
@@ -102,8 +104,9 @@ enum class Keep { kFloat, kByte, kTwoBytes };
 
 // p [kKvPage] of one query from t, 0 from n on. sum4: their sum, still in four parts.
 template <Keep kKeep>
-HWY_INLINE void OneQueryWeights(float* HWY_RESTRICT t, size_t n, float max, float c, const float* HWY_RESTRICT factor,
-                                uint8_t* HWY_RESTRICT low, uint8_t* HWY_RESTRICT high, float* HWY_RESTRICT sum4) {
+HWY_INLINE void OneQueryWeights(float* HWY_RESTRICT t, size_t n, float max, float c,
+                                const float* HWY_RESTRICT factor, uint8_t* HWY_RESTRICT low,
+                                uint8_t* HWY_RESTRICT high, float* HWY_RESTRICT sum4) {
   const VF m = hn::Set(DF(), max), cs = hn::Set(DF(), c);
   Sum16 sum = ZeroSum();
   const auto keep = [&](size_t j, VF e) HWY_ATTR {
@@ -143,24 +146,26 @@ HWY_INLINE void OneQueryWeights(float* HWY_RESTRICT t, size_t n, float max, floa
 
 // The same for queries [begin, end) of a tile, which share their factors. One call for all: constants stay in registers.
 template <Keep kKeep>
-HWY_NOINLINE void Weights(size_t begin, size_t end, float* t, const size_t* n, const float* max, const float* c,
-                          const float* factor, uint8_t* low, uint8_t* high, float (*sum4)[4]) {
+HWY_NOINLINE void Weights(size_t begin, size_t end, float* t, const size_t* n, const float* max,
+                          const float* c, const float* factor, uint8_t* low, uint8_t* high,
+                          float (*sum4)[4]) {
   for (size_t r = begin; r < end; ++r) {
-    OneQueryWeights<kKeep>(t + r * kKvPage, n[r], max[r], c[r], factor, low + r * kKvPage, high + r * kKvPage, sum4[r]);
+    OneQueryWeights<kKeep>(t + r * kKvPage, n[r], max[r], c[r], factor, low + r * kKvPage,
+                           high + r * kKvPage, sum4[r]);
   }
 }
 
 // One tile of queries with one page.
 struct Step {
   PageView page;
-  size_t i, n_queries;                    // queries [i, i + n_queries) of the block: 1, 2 or 4
-  size_t n[4];                            // positions that each sees
-  size_t n_all;                           // the most of them
-  bool first_page;                        // of the walk
-  float* t;                               // [4, kKvPage]: scores, then weights
+  size_t i, n_queries;  // queries [i, i + n_queries) of the block: 1, 2 or 4
+  size_t n[4];          // positions that each sees
+  size_t n_all;         // the most of them
+  bool first_page;      // of the walk
+  float* t;             // [4, kKvPage]: scores, then weights
   ByteWeights* bytes;
-  HWY_ALIGN float max4[4][4];             // greatest scores, in four parts
-  HWY_ALIGN float a[4], b[4];             // factors of the old sums and of the page's
+  HWY_ALIGN float max4[4][4];  // greatest scores, in four parts
+  HWY_ALIGN float a[4], b[4];  // factors of the old sums and of the page's
 };
 
 template <class Page, class Dot, size_t R>
@@ -191,7 +196,8 @@ HWY_INLINE const float* Factors(const Step& s, size_t n, bool one_byte, Block& b
     b.greatest = Page::GreatestScale(s.page, n);
   }
   const size_t kind = one_byte ? 0 : 1;
-  if (!b.has_factors[kind]) Page::WeightFactors(s.page, n, b.greatest, one_byte ? 255.0f : 65535.0f, b.factors[kind]);
+  if (!b.has_factors[kind])
+    Page::WeightFactors(s.page, n, b.greatest, one_byte ? 255.0f : 65535.0f, b.factors[kind]);
   b.has_factors[kind] = true;
   return b.factors[kind];
 }
@@ -203,7 +209,8 @@ HWY_NOINLINE void WeightStep(Block& b, Step& s) {
   const auto max_op = [](auto x, auto y) HWY_ATTR { return hn::Max(x, y); };
   const auto add_op = [](auto x, auto y) HWY_ATTR { return hn::Add(x, y); };
   const auto four = [&](const float(*v)[4], auto op) HWY_ATTR {
-    return FoldFour(hn::Load(d4, v[0]), hn::Load(d4, v[1 % R]), hn::Load(d4, v[2 % R]), hn::Load(d4, v[3 % R]), op);
+    return FoldFour(hn::Load(d4, v[0]), hn::Load(d4, v[1 % R]), hn::Load(d4, v[2 % R]),
+                    hn::Load(d4, v[3 % R]), op);
   };
   const V4 max4 = four(s.max4, max_op);
   HWY_ALIGN float max[4], scaled_total[4], sums[4][4];
@@ -230,17 +237,22 @@ HWY_NOINLINE void WeightStep(Block& b, Step& s) {
       size_t end = begin + 1;
       while (end < R && one_byte[end] == one_byte[begin] && s.n[end] == s.n[begin]) ++end;
       const float* factors = Factors<Page>(s, s.n[begin], one_byte[begin], b);
-      for (size_t r = begin; r < end; ++r) s.b[r] = b.greatest * (one_byte[begin] ? 1.0f / 255.0f : 1.0f / 65535.0f) * s.b[r];
+      for (size_t r = begin; r < end; ++r)
+        s.b[r] = b.greatest * (one_byte[begin] ? 1.0f / 255.0f : 1.0f / 65535.0f) * s.b[r];
       if (one_byte[begin]) {
-        Weights<Keep::kByte>(begin, end, s.t, s.n, max, b.c + s.i, factors, s.bytes->low, s.bytes->high, sums);
-        if (s.bytes->any_high) std::memset(s.bytes->high + begin * kKvPage, 0, (end - begin) * kKvPage);
+        Weights<Keep::kByte>(begin, end, s.t, s.n, max, b.c + s.i, factors, s.bytes->low,
+                             s.bytes->high, sums);
+        if (s.bytes->any_high)
+          std::memset(s.bytes->high + begin * kKvPage, 0, (end - begin) * kKvPage);
       } else {
-        Weights<Keep::kTwoBytes>(begin, end, s.t, s.n, max, b.c + s.i, factors, s.bytes->low, s.bytes->high, sums);
+        Weights<Keep::kTwoBytes>(begin, end, s.t, s.n, max, b.c + s.i, factors, s.bytes->low,
+                                 s.bytes->high, sums);
       }
       begin = end;
     }
   } else {
-    Weights<Keep::kFloat>(0, R, s.t, s.n, max, b.c + s.i, nullptr, s.bytes->low, s.bytes->high, sums);
+    Weights<Keep::kFloat>(0, R, s.t, s.n, max, b.c + s.i, nullptr, s.bytes->low, s.bytes->high,
+                          sums);
   }
   const V4 total4 = FmaOf(d4, old_total, a4, hn::Mul(four(sums, add_op), b4));
   if constexpr (R == 4) {
@@ -268,36 +280,42 @@ HWY_NOINLINE void ValueStep(Block& b, const Step& s) {
 // Calls fn with the tile's size as a constant.
 template <class Fn>
 HWY_INLINE void WithSize(size_t n_queries, Fn fn) {
-  if (kMostQueries >= 4 && n_queries == 4) return fn(std::integral_constant<size_t, HWY_MIN(kMostQueries, 4)>());
-  if (kMostQueries >= 2 && n_queries == 2) return fn(std::integral_constant<size_t, HWY_MIN(kMostQueries, 2)>());
+  if (kMostQueries >= 4 && n_queries == 4)
+    return fn(std::integral_constant<size_t, HWY_MIN(kMostQueries, 4)>());
+  if (kMostQueries >= 2 && n_queries == 2)
+    return fn(std::integral_constant<size_t, HWY_MIN(kMostQueries, 2)>());
   fn(std::integral_constant<size_t, 1>());
 }
 
 // The queries' state over pages [begin, end), from empty. A step's scores, weights and values each wait for the one before; so the
 // next step's scores are computed between this one's weights and values, and the processor finds something to do at each border.
 template <class Page, class Dot>
-HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin, size_t end, Block& b) {
+HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin, size_t end,
+                          Block& b) {
   const size_t last_page = args.first_position / kKvPage;
   std::memset(b.o, 0, b.n * args.layout->v_width * sizeof(float));
   size_t page = begin, query = 0;
   const auto next = [&](Step& s, size_t buffer) HWY_ATTR {
     size_t left = b.n - query;
     // A later token's value must not meet an earlier token's weight of 0, for it may be infinite.
-    if (!Page::kIsQ8 && page == last_page) left = HWY_MIN(left, args.n_heads - (first + query) % args.n_heads);
+    if (!Page::kIsQ8 && page == last_page)
+      left = HWY_MIN(left, args.n_heads - (first + query) % args.n_heads);
     // The first tile of a page brings what comes after: its own values, and the keys of the page after the next step's.
     s.page = {args.layout, args.pages[page] + args.offset, 0, 0};
     if (query == 0) {
       s.page.ahead_of_k = static_cast<ptrdiff_t>(args.layout->v);
       const size_t next_page = HWY_MIN(page + (b.n <= 4 ? 2 : 1), end - 1);
       const uint8_t* next_keys = args.pages[next_page] + args.offset;
-      s.page.ahead_of_v = static_cast<ptrdiff_t>(reinterpret_cast<uintptr_t>(next_keys) -
-                                                 reinterpret_cast<uintptr_t>(s.page.head + args.layout->v));
+      s.page.ahead_of_v =
+          static_cast<ptrdiff_t>(reinterpret_cast<uintptr_t>(next_keys) -
+                                 reinterpret_cast<uintptr_t>(s.page.head + args.layout->v));
     }
     s.i = query;
     s.n_queries = left >= 4 ? HWY_MIN(kMostQueries, 4) : left >= 2 ? HWY_MIN(kMostQueries, 2) : 1;
     s.n_all = 0;
     for (size_t r = 0; r < s.n_queries; ++r) {
-      s.n[r] = HWY_MIN(kKvPage, args.first_position + (first + query + r) / args.n_heads + 1 - page * kKvPage);
+      s.n[r] = HWY_MIN(
+          kKvPage, args.first_position + (first + query + r) / args.n_heads + 1 - page * kKvPage);
       s.n_all = HWY_MAX(s.n_all, s.n[r]);
     }
     s.first_page = page == begin;
@@ -307,7 +325,8 @@ HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin,
     if (query == b.n) query = 0, ++page;
   };
   const auto score = [&](Step& s) HWY_ATTR {
-    WithSize(s.n_queries, [&](auto size) HWY_ATTR { ScoreStep<Page, Dot, size()>(args, first, b, s); });
+    WithSize(s.n_queries,
+             [&](auto size) HWY_ATTR { ScoreStep<Page, Dot, size()>(args, first, b, s); });
   };
   Step steps[2];
   next(steps[0], 0);
@@ -326,8 +345,9 @@ HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin,
 }
 
 // A state merged into another of the same query: (max, total, o) <- both. o and from_o [dv].
-HWY_INLINE void MergeState(float from_max, float from_total, float c, const float* HWY_RESTRICT from_o, size_t dv, bool is_first,
-                           float* max, float* total, float* HWY_RESTRICT o) {
+HWY_INLINE void MergeState(float from_max, float from_total, float c,
+                           const float* HWY_RESTRICT from_o, size_t dv, bool is_first, float* max,
+                           float* total, float* HWY_RESTRICT o) {
   const D4 d4;
   const float old = is_first ? from_max : *max;
   const float both = hn::GetLane(hn::Max(hn::Set(d4, old), hn::Set(d4, from_max)));
@@ -335,11 +355,13 @@ HWY_INLINE void MergeState(float from_max, float from_total, float c, const floa
   const float b = hn::GetLane(Exp2(d4, hn::Set(d4, (from_max - both) * c)));
   const float old_total = is_first ? 0.0f : *total;
   *max = both;
-  *total = hn::GetLane(FmaOf(d4, hn::Set(d4, old_total), hn::Set(d4, a), hn::Set(d4, from_total * b)));
+  *total =
+      hn::GetLane(FmaOf(d4, hn::Set(d4, old_total), hn::Set(d4, a), hn::Set(d4, from_total * b)));
   for (size_t i = 0; i < dv; i += kLanes) {
     const size_t left = HWY_MIN(dv - i, kLanes);
     const VF before = is_first ? hn::Zero(DF()) : hn::LoadN(DF(), o + i, left);
-    const VF now = Fma(hn::LoadN(DF(), from_o + i, left), hn::Set(DF(), b), hn::Mul(before, hn::Set(DF(), a)));
+    const VF now =
+        Fma(hn::LoadN(DF(), from_o + i, left), hn::Set(DF(), b), hn::Mul(before, hn::Set(DF(), a)));
     hn::StoreN(now, DF(), o + i, left);
   }
 }
@@ -367,7 +389,8 @@ HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* 
     Begin(args, HWY_MIN(step, n_queries - first), b);
     if constexpr (Page::kIsQ8) QuantizeQueries<Page, Dot>(args, first, b);
     if (segment != kAll) {
-      WalkPages<Page, Dot>(args, first, segment * per_segment, HWY_MIN(n_pages, (segment + 1) * per_segment), b);
+      WalkPages<Page, Dot>(args, first, segment * per_segment,
+                           HWY_MIN(n_pages, (segment + 1) * per_segment), b);
       for (size_t i = 0; i < b.n; ++i) {
         float* state = states + (segment * n_queries + first + i) * StateFloats(l);
         state[0] = b.max[i];
@@ -381,19 +404,23 @@ HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* 
     for (size_t begin = 0; begin < n_pages; begin += per_segment) {
       WalkPages<Page, Dot>(args, first, begin, HWY_MIN(n_pages, begin + per_segment), b);
       for (size_t i = 0; i < b.n; ++i) {
-        MergeState(b.max[i], b.total[i], b.c[i], b.o + i * l.v_width, l.dv, begin == 0, &max[i], &total[i],
-                   OutRow(args, first + i));
+        MergeState(b.max[i], b.total[i], b.c[i], b.o + i * l.v_width, l.dv, begin == 0, &max[i],
+                   &total[i], OutRow(args, first + i));
       }
     }
     for (size_t i = 0; i < b.n; ++i) Finish(total[i], l.dv, OutRow(args, first + i));
   }
 }
 
-void AttendTarget(const AttentionArgs& args, size_t segment, float* states, [[maybe_unused]] bool dot4) {
+void AttendTarget(const AttentionArgs& args, size_t segment, float* states,
+                  [[maybe_unused]] bool dot4) {
   switch (args.layout->type) {
-    case KvType::kF32: return AttendTyped<FloatPage<float>, void>(args, segment, states);
-    case KvType::kF16: return AttendTyped<FloatPage<hwy::float16_t>, void>(args, segment, states);
-    case KvType::kQ8: break;
+    case KvType::kF32:
+      return AttendTyped<FloatPage<float>, void>(args, segment, states);
+    case KvType::kF16:
+      return AttendTyped<FloatPage<hwy::float16_t>, void>(args, segment, states);
+    case KvType::kQ8:
+      break;
   }
 #if HWY_TARGET <= HWY_AVX3_DL
   AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
@@ -413,7 +440,8 @@ void MergeTarget(const AttentionArgs& args, const float* states) {
     float max = 0, total = 0;
     for (size_t segment = 0; segment < n_segments; ++segment) {
       const float* state = states + (segment * n_queries + i) * StateFloats(l);
-      MergeState(state[0], state[1], state[2], state + kStateHead, l.dv, segment == 0, &max, &total, OutRow(args, i));
+      MergeState(state[0], state[1], state[2], state + kStateHead, l.dv, segment == 0, &max, &total,
+                 OutRow(args, i));
     }
     Finish(total, l.dv, OutRow(args, i));
   }

@@ -46,13 +46,13 @@ struct AttentionArgs {
   const KvHeadLayout* layout;
   const uint8_t* const* pages;  // of the sequence: page p holds positions [p * kKvPage, ...)
   size_t offset;                // of the layer and KV head in each page, in bytes
-  size_t first_position;        // of the first token; all positions up to the last token's are stored
-  size_t n_tokens;              // first_position % kKvPage + n_tokens <= kKvPage
-  size_t n_heads;               // query heads that share the KV head
-  float scale;                  // of the scores
-  const float* q;               // [n_tokens, n_heads, dk], q_stride floats a token
+  size_t first_position;  // of the first token; all positions up to the last token's are stored
+  size_t n_tokens;        // first_position % kKvPage + n_tokens <= kKvPage
+  size_t n_heads;         // query heads that share the KV head
+  float scale;            // of the scores
+  const float* q;         // [n_tokens, n_heads, dk], q_stride floats a token
   size_t q_stride;
-  float* out;                   // [n_tokens, n_heads, dv], out_stride floats a token
+  float* out;  // [n_tokens, n_heads, dv], out_stride floats a token
   size_t out_stride;
 
   size_t n_pages() const { return first_position / kKvPage + 1; }
@@ -68,7 +68,9 @@ void Attend(const AttentionArgs& args);
 //   states [NumSegments(n_pages), n_tokens * n_heads, kStateHead + v_width], aligned to 64 bytes: M, L, c and O of each query;
 //   `segment`'s part is written.
 inline constexpr size_t kStateHead = 16;
-constexpr size_t StateFloats(const KvHeadLayout& layout) { return kStateHead + layout.v_width; }  // a query and segment
+constexpr size_t StateFloats(const KvHeadLayout& layout) {
+  return kStateHead + layout.v_width;
+}  // a query and segment
 void AttendSegment(const AttentionArgs& args, size_t segment, float* states);
 void MergeSegments(const AttentionArgs& args, const float* states);
 

@@ -11,7 +11,9 @@
 namespace lutra {
 namespace {
 
-float Scale(const uint8_t* scales, size_t at) { return Bf16ToF32(LoadLe<uint16_t>(scales + 2 * at)); }
+float Scale(const uint8_t* scales, size_t at) {
+  return Bf16ToF32(LoadLe<uint16_t>(scales + 2 * at));
+}
 
 size_t KPlace(const KvHeadLayout& l, size_t at, size_t i) {
   if (l.type != KvType::kQ8) return (at / 64 * l.dk + i) * 64 + at % 64;
@@ -22,10 +24,12 @@ int K8(const KvHeadLayout& l, const uint8_t* head, size_t at, size_t i) {
 }
 int V8(const KvHeadLayout& l, const uint8_t* head, size_t at, size_t i) {
   const size_t block = i / 64 * 64;
-  return static_cast<int8_t>(head[l.v_columns(block) + (at / 4 * l.block_columns(block) + i % 64) * 4 + at % 4]);
+  return static_cast<int8_t>(
+      head[l.v_columns(block) + (at / 4 * l.block_columns(block) + i % 64) * 4 + at % 4]);
 }
 float Number(KvType type, const uint8_t* numbers, size_t i) {
-  return type == KvType::kF32 ? LoadLe<float>(numbers + 4 * i) : F16ToF32(LoadLe<uint16_t>(numbers + 2 * i));
+  return type == KvType::kF32 ? LoadLe<float>(numbers + 4 * i)
+                              : F16ToF32(LoadLe<uint16_t>(numbers + 2 * i));
 }
 
 struct State {
@@ -76,7 +80,8 @@ float KvElement(const KvHeadLayout& l, const uint8_t* head, bool of_v, size_t at
     return of_v ? Scale(head + l.v_scales, at) * static_cast<float>(V8(l, head, at, i))
                 : Scale(head + l.k_scales, at) * static_cast<float>(K8(l, head, at, i));
   }
-  return of_v ? Number(l.type, head + l.v, at * l.v_width + i) : Number(l.type, head, KPlace(l, at, i));
+  return of_v ? Number(l.type, head + l.v, at * l.v_width + i)
+              : Number(l.type, head, KPlace(l, at, i));
 }
 
 void ExactAttention(const AttentionArgs& args, float* out) {
@@ -97,7 +102,8 @@ void ExactAttention(const AttentionArgs& args, float* out) {
   for (size_t segment = 0; segment < NumSegments(args.n_pages()); ++segment) {
     State state;
     state.o.resize(l.dv);
-    for (size_t page = segment * per_segment; page < std::min(args.n_pages(), (segment + 1) * per_segment); ++page) {
+    for (size_t page = segment * per_segment;
+         page < std::min(args.n_pages(), (segment + 1) * per_segment); ++page) {
       const uint8_t* head = args.pages[page] + args.offset;
       const size_t n = std::min(kKvPage, args.first_position + 1 - page * kKvPage);
       float t[kKvPage], p[kKvPage];
@@ -109,7 +115,8 @@ void ExactAttention(const AttentionArgs& args, float* out) {
           t[j] = static_cast<float>(sum) * Scale(head + l.k_scales, j);
         } else {
           t[j] = 0;
-          for (size_t i = 0; i < l.dk; ++i) t[j] = std::fma(q[i], KvElement(l, head, false, j, i), t[j]);
+          for (size_t i = 0; i < l.dk; ++i)
+            t[j] = std::fma(q[i], KvElement(l, head, false, j, i), t[j]);
         }
         max = j == 0 ? t[j] : std::max(max, t[j]);
       }

@@ -49,7 +49,7 @@ HWY_INLINE V FmaOf([[maybe_unused]] D d, V a, V b, V c) {
 #if HWY_NATIVE_FMA
   return hn::MulAdd(a, b, c);
 #else
-  return Fma(a, b, c);  // four lanes, as all vectors are here
+  return Fma(a, b, c);                             // four lanes, as all vectors are here
 #endif
 }
 
@@ -124,7 +124,9 @@ struct DotQuads {
   using Wide = VU8;
   static HWY_INLINE Wide Unsigned(VU8 v) { return v; }
   static HWY_INLINE VI8 Signed(VI8 v) { return v; }
-  static HWY_INLINE void StoreQuery(const int8_t* q, size_t n_quads, int32_t* to) { std::memcpy(to, q, 4 * n_quads); }
+  static HWY_INLINE void StoreQuery(const int8_t* q, size_t n_quads, int32_t* to) {
+    std::memcpy(to, q, 4 * n_quads);
+  }
   static HWY_INLINE VI MulAcc(VI acc, VU8 u, VI8 s) { return Vpdpbusd(acc, u, s); }
   // K or V lanes x the four numbers at p, in all lanes.
   static HWY_INLINE VI8 Query(const int32_t* p) { return hn::BitCast(DI8(), hn::Set(DI(), *p)); }
@@ -160,7 +162,8 @@ struct DotPairs {
     }
   }
   static HWY_INLINE VI MulAcc(VI acc, const Wide& x, const Wide& y) {
-    return hn::Add(acc, hn::Add(hn::WidenMulPairwiseAdd(DI(), x.even, y.even), hn::WidenMulPairwiseAdd(DI(), x.odd, y.odd)));
+    return hn::Add(acc, hn::Add(hn::WidenMulPairwiseAdd(DI(), x.even, y.even),
+                                hn::WidenMulPairwiseAdd(DI(), x.odd, y.odd)));
   }
   static HWY_INLINE Wide Query(const int32_t* p) {
     return {hn::BitCast(DI16(), hn::Set(DI(), p[0])), hn::BitCast(DI16(), hn::Set(DI(), p[1]))};
@@ -177,9 +180,11 @@ struct DotPairs {
 
 // p * factor rounded to an integer, as one byte or two.
 template <bool kTwoBytes>
-HWY_INLINE void RoundWeights(VF p, const float* HWY_RESTRICT factor, uint8_t* HWY_RESTRICT low, uint8_t* HWY_RESTRICT high) {
+HWY_INLINE void RoundWeights(VF p, const float* HWY_RESTRICT factor, uint8_t* HWY_RESTRICT low,
+                             uint8_t* HWY_RESTRICT high) {
   const hn::Rebind<uint8_t, DF> d8;
-  const auto bits = hn::BitCast(DU32(), Fma(p, hn::Load(DF(), factor), hn::Set(DF(), kIntegerMagic)));
+  const auto bits =
+      hn::BitCast(DU32(), Fma(p, hn::Load(DF(), factor), hn::Set(DF(), kIntegerMagic)));
   hn::StoreU(hn::TruncateTo(d8, bits), d8, low);
   if constexpr (kTwoBytes) hn::StoreU(hn::TruncateTo(d8, hn::ShiftRight<8>(bits)), d8, high);
 }
@@ -196,12 +201,14 @@ struct PageView {
 
 // Pages lie far apart, so the processor's own prefetching starts anew with each; a token alone would wait for memory half its time.
 HWY_INLINE void PrefetchLine(const void* p, ptrdiff_t ahead) {
-  hwy::Prefetch(reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(ahead)));
+  hwy::Prefetch(reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(p) +
+                                                 static_cast<uintptr_t>(ahead)));
 }
 template <size_t kVectorBytes, size_t kVectors>
 HWY_INLINE void PrefetchLines(const void* p, ptrdiff_t ahead) {
   LUTRA_UNROLL(4)
-  for (size_t i = 0; i < kVectorBytes * kVectors; i += 64) PrefetchLine(static_cast<const uint8_t*>(p) + i, ahead);
+  for (size_t i = 0; i < kVectorBytes * kVectors; i += 64)
+    PrefetchLine(static_cast<const uint8_t*>(p) + i, ahead);
 }
 
 template <class T>
@@ -211,8 +218,8 @@ struct FloatPage {
 
   // t [R, kKvPage] = q . k_j for the positions [0, n rounded up to 64); max4 [R, 4]: the greatest of each, in four parts.
   template <size_t R>
-  static HWY_INLINE void Scores(const PageView& page, const Query* q, const int32_t*, size_t n, float* HWY_RESTRICT t,
-                                float (*HWY_RESTRICT max4)[4]) {
+  static HWY_INLINE void Scores(const PageView& page, const Query* q, const int32_t*, size_t n,
+                                float* HWY_RESTRICT t, float (*HWY_RESTRICT max4)[4]) {
     VF max[R];
     for (size_t r = 0; r < R; ++r) max[r] = hn::Set(DF(), -kInfinity);
     const size_t dk = page.layout->dk;
@@ -253,8 +260,8 @@ struct FloatPage {
 
   // o [R, v_width] = o * a + b * sum_j p_j v_j.
   template <size_t R, size_t D>
-  static HWY_INLINE void Columns(const PageView& page, size_t column, const float* HWY_RESTRICT p, size_t n,
-                                 const float* a, const float* b, float* HWY_RESTRICT o) {
+  static HWY_INLINE void Columns(const PageView& page, size_t column, const float* HWY_RESTRICT p,
+                                 size_t n, const float* a, const float* b, float* HWY_RESTRICT o) {
     const size_t width = page.layout->v_width;
     const T* HWY_RESTRICT v = reinterpret_cast<const T*>(page.head + page.layout->v) + column;
     VF acc[R][D];
@@ -280,17 +287,21 @@ struct FloatPage {
       LUTRA_UNROLL(4)
       for (size_t d = 0; d < D; ++d) {
         float* at = o + r * width + column + d * kLanes;
-        hn::Store(Fma(acc[r][d], hn::Set(DF(), b[r]), hn::Mul(hn::Load(DF(), at), hn::Set(DF(), a[r]))), DF(), at);
+        hn::Store(
+            Fma(acc[r][d], hn::Set(DF(), b[r]), hn::Mul(hn::Load(DF(), at), hn::Set(DF(), a[r]))),
+            DF(), at);
       }
     }
   }
   template <size_t R>
-  static HWY_INLINE void Values(const PageView& page, const float* p, size_t n, const float* a, const float* b, float* o) {
+  static HWY_INLINE void Values(const PageView& page, const float* p, size_t n, const float* a,
+                                const float* b, float* o) {
     size_t column = 0;
     for (; column + kWide * kLanes <= page.layout->v_width; column += kWide * kLanes) {
       Columns<R, kWide>(page, column, p, n, a, b, o);
     }
-    for (; column < page.layout->v_width; column += kLanes) Columns<R, 1>(page, column, p, n, a, b, o);
+    for (; column < page.layout->v_width; column += kLanes)
+      Columns<R, 1>(page, column, p, n, a, b, o);
   }
 };
 
@@ -307,8 +318,8 @@ struct Q8Page {
   using Query = const int32_t*;
 
   template <size_t R>
-  static HWY_INLINE void Scores(const PageView& page, const Query* q, const int32_t* bias, size_t n, float* HWY_RESTRICT t,
-                                float (*HWY_RESTRICT max4)[4]) {
+  static HWY_INLINE void Scores(const PageView& page, const Query* q, const int32_t* bias, size_t n,
+                                float* HWY_RESTRICT t, float (*HWY_RESTRICT max4)[4]) {
     VF max[R];
     for (size_t r = 0; r < R; ++r) max[r] = hn::Set(DF(), -kInfinity);
     const size_t quads = (page.layout->dk + 3) / 4;
@@ -327,7 +338,8 @@ struct Q8Page {
           PrefetchLines<4 * kLanes, kWide>(k, page.ahead_of_k);
           typename Dot::Wide ks[kWide];
           LUTRA_UNROLL(4)
-          for (size_t p = 0; p < kWide; ++p) ks[p] = Dot::Unsigned(hn::LoadU(DU8(), k + 4 * p * kLanes));
+          for (size_t p = 0; p < kWide; ++p)
+            ks[p] = Dot::Unsigned(hn::LoadU(DU8(), k + 4 * p * kLanes));
           LUTRA_UNROLL(4)
           for (size_t r = 0; r < R; ++r) {
             const auto qs = Dot::Query(q[r] + Dot::kInts * i);
@@ -371,23 +383,26 @@ struct Q8Page {
   }
 
   // factor [kKvPage]: min(v_scale_j * (r / V), r), 0 from n on.
-  static HWY_NOINLINE void WeightFactors(const PageView& page, size_t n, float greatest, float r, float* HWY_RESTRICT factor) {
+  static HWY_NOINLINE void WeightFactors(const PageView& page, size_t n, float greatest, float r,
+                                         float* HWY_RESTRICT factor) {
     const uint16_t* scales = reinterpret_cast<const uint16_t*>(page.head + page.layout->v_scales);
     const auto most = hn::Set(DF(), r);
     const auto by = hn::Set(DF(), greatest > 0.0f ? r / greatest : 0.0f);
     for (size_t j = 0; j < kKvPage; j += kLanes) {
       VF f = hn::Min(hn::Mul(Scales(scales + j), by), most);
-      if (j + kLanes > n) f = j < n ? hn::IfThenElseZero(hn::FirstN(DF(), n - j), f) : hn::Zero(DF());
+      if (j + kLanes > n)
+        f = j < n ? hn::IfThenElseZero(hn::FirstN(DF(), n - j), f) : hn::Zero(DF());
       hn::Store(f, DF(), factor + j);
     }
   }
 
   template <size_t R, size_t D>
-  static HWY_INLINE void Columns(const PageView& page, size_t column, const ByteWeights& w, size_t n, const float* a,
-                                 const float* b, float* HWY_RESTRICT o) {
+  static HWY_INLINE void Columns(const PageView& page, size_t column, const ByteWeights& w,
+                                 size_t n, const float* a, const float* b, float* HWY_RESTRICT o) {
     const size_t block = column / 64 * 64;
     const size_t stride = 4 * page.layout->block_columns(block);
-    const uint8_t* HWY_RESTRICT from = page.head + page.layout->v_columns(block) + 4 * (column - block);
+    const uint8_t* HWY_RESTRICT from =
+        page.head + page.layout->v_columns(block) + 4 * (column - block);
     const size_t n_quads = (n + 3) / 4;
     VI acc[R][D];
     LUTRA_UNROLL(4)
@@ -402,7 +417,8 @@ struct Q8Page {
         decltype(Dot::Signed(VI8())) vs[D];
         LUTRA_UNROLL(4)
         for (size_t d = 0; d < D; ++d) {
-          vs[d] = Dot::Signed(hn::LoadU(DI8(), reinterpret_cast<const int8_t*>(v) + 4 * d * kLanes));
+          vs[d] =
+              Dot::Signed(hn::LoadU(DI8(), reinterpret_cast<const int8_t*>(v) + 4 * d * kLanes));
         }
         LUTRA_UNROLL(4)
         for (size_t r = 0; r < R; ++r) {
@@ -433,13 +449,14 @@ struct Q8Page {
   }
   // o [R, v_width] = o * a + b * sum_j w_j v_j.
   template <size_t R>
-  static HWY_INLINE void Values(const PageView& page, const ByteWeights& w, size_t n, const float* a, const float* b,
-                                float* o) {
+  static HWY_INLINE void Values(const PageView& page, const ByteWeights& w, size_t n,
+                                const float* a, const float* b, float* o) {
     size_t column = 0;
     for (; column + kWide * kLanes <= page.layout->v_width; column += kWide * kLanes) {
       Columns<R, kWide>(page, column, w, n, a, b, o);
     }
-    for (; column < page.layout->v_width; column += kLanes) Columns<R, 1>(page, column, w, n, a, b, o);
+    for (; column < page.layout->v_width; column += kLanes)
+      Columns<R, 1>(page, column, w, n, a, b, o);
   }
 };
 

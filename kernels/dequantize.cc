@@ -19,7 +19,8 @@ void DequantizeRow(const uint8_t* row, uint64_t n, float* out) {
     for (size_t g = 0; g < kWeights / F::kGroup; ++g) {
       // As Value(), with what is the same for the group done once.
       const float scale = super * static_cast<float>(F::Scale(block, g));
-      const float bias = F::kHasBias ? F::BiasSuper(header, block) * static_cast<float>(F::Bias(block, g)) : 0.0f;
+      const float bias =
+          F::kHasBias ? F::BiasSuper(header, block) * static_cast<float>(F::Bias(block, g)) : 0.0f;
       float* y = out + b * kWeights + g * F::kGroup;
       for (size_t i = 0; i < F::kGroup; ++i) {
         y[i] = scale * static_cast<float>(Lane<F>(block, g * F::kGroup + i));

@@ -18,8 +18,8 @@ enum class Tiles { kNone, kAmx, kEmulated };
 
 struct Choice {
   const char* name;
-  int64_t target;  // Highway's bit; smaller is better
-  bool dot4;       // 4-way 8-bit dot products in one instruction
+  int64_t target;   // Highway's bit; smaller is better
+  bool dot4;        // 4-way 8-bit dot products in one instruction
   bool (*extra)();  // what the CPU needs beside the target
   Tiles tiles = Tiles::kNone;
 };
@@ -81,10 +81,13 @@ void SetSimd(const std::string& name, bool allow_amx) {
     if (IsOffered(c)) names += std::string(" ") + c.name;
     if (name != c.name) continue;
     if (c.tiles == Tiles::kAmx && !allow_amx) {
-      Fail(ErrorCode::kInvalidArgument, "simd: 'amx' is asked for and forbidden (--no-amx, LUTRA_NO_AMX) at once: leave one out");
+      Fail(
+          ErrorCode::kInvalidArgument,
+          "simd: 'amx' is asked for and forbidden (--no-amx, LUTRA_NO_AMX) at once: leave one out");
     }
     if (!CpuHas(c)) {
-      Fail(ErrorCode::kUnsupported, "simd: this CPU has no '%s'; its best is '%s'", c.name, Best().name);
+      Fail(ErrorCode::kUnsupported, "simd: this CPU has no '%s'; its best is '%s'", c.name,
+           Best().name);
     }
     // The target and everything below it (greater bits).
     hwy::SetSupportedTargetsForTest(0);
@@ -102,7 +105,8 @@ bool prefill_is_fast = false;
 
 void SetPrefill(const std::string& name) {
   if (name != "exact" && name != "fast") {
-    Fail(ErrorCode::kInvalidArgument, "prefill: '%s' is not known; it takes exact or fast", Printable(name).c_str());
+    Fail(ErrorCode::kInvalidArgument, "prefill: '%s' is not known; it takes exact or fast",
+         Printable(name).c_str());
   }
   prefill_is_fast = name == "fast";
 }
@@ -129,8 +133,8 @@ std::string SimdName() { return Current()->name; }
 bool SimdHasDot4() { return Current()->dot4; }
 
 PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
-  for (const auto find : {FindLegacyPanelMatMul, FindKPanelMatMul, FindIqkPanelMatMul,
-                          FindCodebookPanelMatMul}) {
+  for (const auto find :
+       {FindLegacyPanelMatMul, FindKPanelMatMul, FindIqkPanelMatMul, FindCodebookPanelMatMul}) {
     if (const PanelMatMulFn fn = find(type_id, SimdHasDot4())) return fn;
   }
   return nullptr;

@@ -18,7 +18,8 @@ namespace HWY_NAMESPACE {
 // acc[lane] += sum of 4 u8 x i8 products, exactly: vpdpbusd, with VNNI (AVX3_DL has it; AVX2 and AVX3 on CPUs with AVX-VNNI, as Alder Lake, or
 // AVX512_VNNI, as Cascade Lake). Assembly, because the instruction is all we want of those extensions, and because g++ 12 moves the
 // accumulators of its builtin around and repeats broadcasts as memory operands.
-HWY_INLINE VI Vpdpbusd(VI acc, hn::Vec<hn::Repartition<uint8_t, DI>> u, hn::Vec<hn::Repartition<int8_t, DI>> a) {
+HWY_INLINE VI Vpdpbusd(VI acc, hn::Vec<hn::Repartition<uint8_t, DI>> u,
+                       hn::Vec<hn::Repartition<int8_t, DI>> a) {
 #if HWY_TARGET == HWY_AVX2
   asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.raw) : "x"(u.raw), "x"(a.raw));
 #else

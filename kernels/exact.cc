@@ -11,7 +11,8 @@ namespace {
 template <QuantFormat F>
 float ExactDot(const uint8_t* row_bytes, const Q8View& x) {
   typename F::RowHeader row{};
-  if constexpr (F::kInfo.row_header_bytes != 0) std::memcpy(&row, row_bytes, F::kInfo.row_header_bytes);
+  if constexpr (F::kInfo.row_header_bytes != 0)
+    std::memcpy(&row, row_bytes, F::kInfo.row_header_bytes);
   const uint8_t* blocks = row_bytes + F::kInfo.row_header_bytes;
   const int8_t* q = x.q;
   float y = 0.0f;

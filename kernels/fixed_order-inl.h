@@ -49,8 +49,8 @@ HWY_INLINE VF Fma(VF a, VF b, VF c) {
     const auto same = hn::Xor(bits, hn::BitCast(du, e));
     const auto up = hn::Eq(hn::ShiftRight<63>(same), hn::Zero(du));
     const auto moved = hn::IfThenElse(up, hn::Add(bits, one), hn::Sub(bits, one));
-    const auto inexact =
-        hn::MaskFromVec(hn::BitCast(du, hn::VecFromMask(dd, hn::Or(hn::Lt(e, zero), hn::Gt(e, zero)))));
+    const auto inexact = hn::MaskFromVec(
+        hn::BitCast(du, hn::VecFromMask(dd, hn::Or(hn::Lt(e, zero), hn::Gt(e, zero)))));
     const auto odd = hn::IfThenElse(hn::And(inexact, even), moved, bits);
     return hn::DemoteTo(dh, hn::BitCast(dd, odd));
   };
@@ -71,8 +71,9 @@ HWY_INLINE VF LoadF16(const uint16_t* p) {
   const auto h = hn::PromoteTo(du, h16);
   const auto infinity = hn::Set(du, 0x7C00u);
   const auto special = hn::Eq(hn::And(h, infinity), infinity);
-  const auto bits = hn::Or(hn::Or(hn::ShiftLeft<16>(hn::And(h, hn::Set(du, 0x8000u))), hn::Set(du, 0x7F800000u)),
-                           hn::ShiftLeft<13>(hn::And(h, hn::Set(du, 0x3FFu))));
+  const auto bits =
+      hn::Or(hn::Or(hn::ShiftLeft<16>(hn::And(h, hn::Set(du, 0x8000u))), hn::Set(du, 0x7F800000u)),
+             hn::ShiftLeft<13>(hn::And(h, hn::Set(du, 0x3FFu))));
   return hn::BitCast(DF(), hn::IfThenElse(special, bits, hn::BitCast(du, v)));
 #else
   return v;
@@ -125,8 +126,8 @@ HWY_INLINE VF Exp(VF x) {
   p = Fma(p, hn::Mul(r, r), r);
   p = hn::Add(p, hn::Set(d, 1.0f));
   // |n| <= 127: 2^n is a normal float.
-  const auto scale = hn::BitCast(
-      d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
+  const auto scale =
+      hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
   const auto y = hn::IfThenZeroElse(too_small, hn::Mul(p, scale));
   return hn::IfThenElse(is_nan, x, y);
 }

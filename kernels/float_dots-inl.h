@@ -32,8 +32,8 @@ constexpr size_t kFloatPrefetch = 1024;
 
 // y[t, 0..kRows) of kRows rows and kTokens tokens: 16 partial sums (k % 16) each, then the tree; a tail is padded with zeros.
 template <class T, size_t kRows, size_t kTokens>
-HWY_INLINE void Dots(const T* HWY_RESTRICT w, size_t n_cols, const float* HWY_RESTRICT x, size_t x_stride, float* HWY_RESTRICT y,
-                         size_t y_stride) {
+HWY_INLINE void Dots(const T* HWY_RESTRICT w, size_t n_cols, const float* HWY_RESTRICT x,
+                     size_t x_stride, float* HWY_RESTRICT y, size_t y_stride) {
   Sum16 sums[kRows][kTokens];
   LUTRA_UNROLL(4)
   for (size_t r = 0; r < kRows; ++r) {
@@ -50,7 +50,8 @@ HWY_INLINE void Dots(const T* HWY_RESTRICT w, size_t n_cols, const float* HWY_RE
     for (size_t p = 0; p < kParts; ++p) {
       VF xs[kTokens];
       LUTRA_UNROLL(6)
-      for (size_t t = 0; t < kTokens; ++t) xs[t] = hn::LoadU(DF(), x + t * x_stride + k + p * kLanes);
+      for (size_t t = 0; t < kTokens; ++t)
+        xs[t] = hn::LoadU(DF(), x + t * x_stride + k + p * kLanes);
       LUTRA_UNROLL(4)
       for (size_t r = 0; r < kRows; ++r) {
         const VF ws = LoadWeights(w + r * n_cols + k + p * kLanes);
@@ -62,14 +63,16 @@ HWY_INLINE void Dots(const T* HWY_RESTRICT w, size_t n_cols, const float* HWY_RE
   if (whole < n_cols) {
     const size_t n = n_cols - whole;
     HWY_ALIGN float x_tail[kTokens][16] = {};
-    for (size_t t = 0; t < kTokens; ++t) std::memcpy(x_tail[t], x + t * x_stride + whole, n * sizeof(float));
+    for (size_t t = 0; t < kTokens; ++t)
+      std::memcpy(x_tail[t], x + t * x_stride + whole, n * sizeof(float));
     for (size_t r = 0; r < kRows; ++r) {
       HWY_ALIGN T w_tail[16];
       hwy::ZeroBytes<sizeof(w_tail)>(w_tail);
       std::memcpy(w_tail, w + r * n_cols + whole, n * sizeof(T));
       for (size_t t = 0; t < kTokens; ++t) {
         for (size_t p = 0; p < kParts; ++p) {
-          sums[r][t].v[p] = Fma(LoadWeights(w_tail + p * kLanes), hn::Load(DF(), x_tail[t] + p * kLanes), sums[r][t].v[p]);
+          sums[r][t].v[p] = Fma(LoadWeights(w_tail + p * kLanes),
+                                hn::Load(DF(), x_tail[t] + p * kLanes), sums[r][t].v[p]);
         }
       }
     }

@@ -40,7 +40,8 @@ void HadamardTarget(float* HWY_RESTRICT x, size_t n) {
         const DI di;
         const auto lane = hn::Iota(di, 0);
         const auto bit = hn::Set(di, static_cast<int32_t>(h));
-        const auto upper = hn::MaskFromVec(hn::BitCast(d, hn::VecFromMask(di, hn::TestBit(lane, bit))));
+        const auto upper =
+            hn::MaskFromVec(hn::BitCast(d, hn::VecFromMask(di, hn::TestBit(lane, bit))));
         const auto swap = hn::IndicesFromVec(d, hn::Xor(lane, bit));
         for (size_t i = 0; i < block; i += kLanes) {
           const auto a = hn::LoadU(d, x + i);
@@ -76,7 +77,8 @@ HWY_INLINE float FiniteMaxAbs(const float* HWY_RESTRICT x, size_t n) {
 }
 
 // |x * inverse| < 128.
-HWY_INLINE void RoundRow(const float* HWY_RESTRICT x, size_t n, float inverse, int8_t* HWY_RESTRICT q8) {
+HWY_INLINE void RoundRow(const float* HWY_RESTRICT x, size_t n, float inverse,
+                         int8_t* HWY_RESTRICT q8) {
   const DF d;
   const hn::Rebind<int8_t, DF> d8;
   const auto inv = hn::Set(d, inverse);
@@ -92,7 +94,8 @@ HWY_INLINE void RoundRow(const float* HWY_RESTRICT x, size_t n, float inverse, i
   }
 }
 
-float QuantizeTarget(const float* HWY_RESTRICT x, size_t n, bool bf16_scale, int8_t* HWY_RESTRICT q8) {
+float QuantizeTarget(const float* HWY_RESTRICT x, size_t n, bool bf16_scale,
+                     int8_t* HWY_RESTRICT q8) {
   const float max = FiniteMaxAbs(x, n);
   if (!(max >= 0x1p-100f)) {
     std::memset(q8, 0, n);

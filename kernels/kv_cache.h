@@ -19,7 +19,7 @@
 
 namespace lutra {
 
-inline constexpr size_t kKvPage = 128;      // positions a page
+inline constexpr size_t kKvPage = 128;  // positions a page
 inline constexpr size_t kMaxKvHeadDim = 1024;
 
 enum class KvType { kF32, kF16, kQ8 };

@@ -102,7 +102,8 @@ ExpSum SumExpTarget(const float* HWY_RESTRICT x, size_t n) {
   const auto one = hn::Set(d, 1.0f);
   DoubleSum16 sum = ZeroDoubleSum();
   const auto block = [&](const float* at) HWY_ATTR {
-    for (size_t p = 0; p < kParts; ++p) AddProduct(Exp(hn::Sub(hn::LoadU(d, at + p * kLanes), max)), one, p, sum);
+    for (size_t p = 0; p < kParts; ++p)
+      AddProduct(Exp(hn::Sub(hn::LoadU(d, at + p * kLanes), max)), one, p, sum);
   };
   size_t i = 0;
   for (; i + 16 <= n; i += 16) block(x + i);
@@ -114,7 +115,8 @@ ExpSum SumExpTarget(const float* HWY_RESTRICT x, size_t n) {
   return out;
 }
 
-double SumExpDifferenceTarget(const float* HWY_RESTRICT a, float max_a, const float* HWY_RESTRICT b, size_t n) {
+double SumExpDifferenceTarget(const float* HWY_RESTRICT a, float max_a, const float* HWY_RESTRICT b,
+                              size_t n) {
   const DF d;
   const auto max = hn::Set(d, max_a);
   DoubleSum16 sum = ZeroDoubleSum();
@@ -135,7 +137,8 @@ double SumExpDifferenceTarget(const float* HWY_RESTRICT a, float max_a, const fl
   return Reduce(sum);
 }
 
-void EncodeTarget(const float* HWY_RESTRICT x, size_t n, float least, float inverse, uint16_t* HWY_RESTRICT codes) {
+void EncodeTarget(const float* HWY_RESTRICT x, size_t n, float least, float inverse,
+                  uint16_t* HWY_RESTRICT codes) {
   const DF d;
   const DU16 d16;
   const auto from = hn::Set(d, least);
@@ -149,8 +152,8 @@ void EncodeTarget(const float* HWY_RESTRICT x, size_t n, float least, float inve
   if (i < n) hn::StoreN(encode(hn::LoadN(d, x + i, n - i)), d16, codes + i, n - i);
 }
 
-double SumCodedTarget(const LogProbCodes& scale, const uint16_t* HWY_RESTRICT codes, const float* HWY_RESTRICT x,
-                      float log_sum_exp, size_t n) {
+double SumCodedTarget(const LogProbCodes& scale, const uint16_t* HWY_RESTRICT codes,
+                      const float* HWY_RESTRICT x, float log_sum_exp, size_t n) {
   const DF d;
   const DU16 d16;
   const auto step = hn::Set(d, scale.step);
@@ -159,10 +162,12 @@ double SumCodedTarget(const LogProbCodes& scale, const uint16_t* HWY_RESTRICT co
   const auto least = hn::Set(d, -16.0f);
   DoubleSum16 sum = ZeroDoubleSum();
   const auto add = [&](hn::Vec<DU16> code, VF v, VF valid, size_t p) HWY_ATTR {
-    const auto log_p = hn::Add(hn::Mul(step, hn::ConvertTo(d, hn::PromoteTo(DI(), code))), min_log_prob);
+    const auto log_p =
+        hn::Add(hn::Mul(step, hn::ConvertTo(d, hn::PromoteTo(DI(), code))), min_log_prob);
     const auto counts = hn::And(hn::Gt(log_p, least), hn::Gt(valid, hn::Zero(d)));
     const auto difference = hn::Add(hn::Sub(log_p, v), lse);
-    AddProduct(hn::IfThenElseZero(counts, Exp(log_p)), hn::IfThenElseZero(counts, difference), p, sum);
+    AddProduct(hn::IfThenElseZero(counts, Exp(log_p)), hn::IfThenElseZero(counts, difference), p,
+               sum);
   };
   const auto one = hn::Set(d, 1.0f);
   size_t i = 0;
@@ -206,7 +211,8 @@ double SumExpDifference(const float* a, float max_a, const float* b, size_t n) {
   return HWY_DYNAMIC_DISPATCH(SumExpDifferenceTarget)(a, max_a, b, n);
 }
 
-LogProbCodes EncodeLogProbs(const float* x, size_t n, const ExpSum& sum, float log_sum, uint16_t* codes) {
+LogProbCodes EncodeLogProbs(const float* x, size_t n, const ExpSum& sum, float log_sum,
+                            uint16_t* codes) {
   constexpr float kRange = 16.0f;
   float least = sum.max;
   for (size_t i = 0; i < n; ++i) least = std::min(least, x[i]);
@@ -220,7 +226,8 @@ LogProbCodes EncodeLogProbs(const float* x, size_t n, const ExpSum& sum, float l
   return scale;
 }
 
-double SumCodedDifference(const LogProbCodes& scale, const uint16_t* codes, const float* x, float log_sum_exp, size_t n) {
+double SumCodedDifference(const LogProbCodes& scale, const uint16_t* codes, const float* x,
+                          float log_sum_exp, size_t n) {
   return HWY_DYNAMIC_DISPATCH(SumCodedTarget)(scale, codes, x, log_sum_exp, n);
 }
 

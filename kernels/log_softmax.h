@@ -13,7 +13,8 @@ namespace lutra {
 struct ExpSum {
   float max;      // the largest logit, NaN aside
   size_t argmax;  // the first of the largest; 0 if all are NaN
-  double sum;     // of e^(x[i] - max), in [1, n]; NaN if any logit is NaN or +infinity, or all are -infinity
+  double
+      sum;  // of e^(x[i] - max), in [1, n]; NaN if any logit is NaN or +infinity, or all are -infinity
 };
 ExpSum SumExp(const float* x, size_t n);
 
@@ -27,9 +28,11 @@ struct LogProbCodes {
 };
 // The codes of the log softmax of x: the range of the logits, at most 16 below the largest (smaller ones are raised to it), in 65535
 // steps, rounded half to even. Source: the logits files of llama.cpp's perplexity tool.
-LogProbCodes EncodeLogProbs(const float* x, size_t n, const ExpSum& sum, float log_sum, uint16_t* codes);
+LogProbCodes EncodeLogProbs(const float* x, size_t n, const ExpSum& sum, float log_sum,
+                            uint16_t* codes);
 
 // Sum of p * (log p - (x[i] - log_sum_exp)) over the coded log p above -16: KL(coded || softmax x).
-double SumCodedDifference(const LogProbCodes& scale, const uint16_t* codes, const float* x, float log_sum_exp, size_t n);
+double SumCodedDifference(const LogProbCodes& scale, const uint16_t* codes, const float* x,
+                          float log_sum_exp, size_t n);
 
 }  // namespace lutra

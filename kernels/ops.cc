@@ -23,7 +23,8 @@ HWY_INLINE float Dot(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y, s
   size_t i = 0;
   for (; i + 16 <= n; i += 16) {
     for (size_t p = 0; p < kParts; ++p) {
-      sum.v[p] = Fma(hn::LoadU(DF(), x + i + p * kLanes), hn::LoadU(DF(), y + i + p * kLanes), sum.v[p]);
+      sum.v[p] =
+          Fma(hn::LoadU(DF(), x + i + p * kLanes), hn::LoadU(DF(), y + i + p * kLanes), sum.v[p]);
     }
   }
   if (i < n) {
@@ -50,7 +51,8 @@ void RmsNormTarget(const float* x, const float* w, size_t n, float eps, float* o
 void AddTarget(const float* HWY_RESTRICT y, size_t n, float* HWY_RESTRICT x) {
   for (size_t i = 0; i < n; i += kLanes) {
     const size_t left = HWY_MIN(n - i, kLanes);
-    hn::StoreN(hn::Add(hn::LoadN(DF(), x + i, left), hn::LoadN(DF(), y + i, left)), DF(), x + i, left);
+    hn::StoreN(hn::Add(hn::LoadN(DF(), x + i, left), hn::LoadN(DF(), y + i, left)), DF(), x + i,
+               left);
   }
 }
 
@@ -58,11 +60,13 @@ void AddScaledTarget(const float* HWY_RESTRICT y, float scale, size_t n, float* 
   const auto s = hn::Set(DF(), scale);
   for (size_t i = 0; i < n; i += kLanes) {
     const size_t left = HWY_MIN(n - i, kLanes);
-    hn::StoreN(Fma(s, hn::LoadN(DF(), y + i, left), hn::LoadN(DF(), x + i, left)), DF(), x + i, left);
+    hn::StoreN(Fma(s, hn::LoadN(DF(), y + i, left), hn::LoadN(DF(), x + i, left)), DF(), x + i,
+               left);
   }
 }
 
-void SiluMulTarget(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, size_t n, float* out) {
+void SiluMulTarget(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, size_t n,
+                   float* out) {
   const auto one = hn::Set(DF(), 1.0f);
   for (size_t i = 0; i < n; i += kLanes) {
     const size_t left = HWY_MIN(n - i, kLanes);
@@ -113,11 +117,12 @@ void F32ToF16Target(const float* x, size_t n, uint16_t* out) {
     const uint32_t sign = bits >> 16 & 0x8000;
     uint32_t m = bits & 0x7FFFFFFF;
     if (m > 0x7F800000) {
-      m = 0x7E00;                       // NaN
+      m = 0x7E00;  // NaN
     } else if (m >= 0x477FF000) {
-      m = 0x7C00;                       // rounds to 65536 or more: infinity
-    } else if (m < 0x38800000) {        // subnormal f16: an integer multiple of 2^-24
-      const float scaled = std::bit_cast<float>(m) * 0x1p24f;  // exact; adding 2^23 rounds to an integer, ties to even
+      m = 0x7C00;                 // rounds to 65536 or more: infinity
+    } else if (m < 0x38800000) {  // subnormal f16: an integer multiple of 2^-24
+      const float scaled = std::bit_cast<float>(m) *
+                           0x1p24f;  // exact; adding 2^23 rounds to an integer, ties to even
       m = static_cast<uint32_t>((scaled + 8388608.0f) - 8388608.0f);
     } else {
       m = (m - 0x38000000 + 0xFFF + (m >> 13 & 1)) >> 13;

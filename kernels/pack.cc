@@ -20,8 +20,10 @@ uint16_t F32ToF16Exact(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   const uint32_t sign = bits >> 16 & 0x8000;
   const uint32_t magnitude = bits & 0x7FFFFFFF;
-  if (magnitude >= 0x7F800000) return static_cast<uint16_t>(sign | 0x7C00 | (magnitude >> 13 & 0x3FF));
-  if (magnitude >= 0x38800000) return static_cast<uint16_t>(sign | ((magnitude - 0x38000000) >> 13));
+  if (magnitude >= 0x7F800000)
+    return static_cast<uint16_t>(sign | 0x7C00 | (magnitude >> 13 & 0x3FF));
+  if (magnitude >= 0x38800000)
+    return static_cast<uint16_t>(sign | ((magnitude - 0x38000000) >> 13));
   const float scaled = std::bit_cast<float>(magnitude) * 0x1p24f;  // subnormal f16
   return static_cast<uint16_t>(sign | static_cast<uint32_t>(scaled));
 }
@@ -45,10 +47,12 @@ void Indexes(const typename F::Block& block, uint8_t* __restrict out) {
   constexpr size_t kUnit = static_cast<size_t>(KindOf<F>().unit);
   [&]<size_t... kRuns>(std::index_sequence<kRuns...>) {
     const auto run = [&]<size_t kAt>(std::integral_constant<size_t, kAt>) {
-      for (size_t j = 0; j < kRun; ++j) out[kAt + j] = static_cast<uint8_t>(F::Index(block, kFirst + kAt + j));
+      for (size_t j = 0; j < kRun; ++j)
+        out[kAt + j] = static_cast<uint8_t>(F::Index(block, kFirst + kAt + j));
     };
     (run(std::integral_constant<size_t, kRun * kRuns>()), ...);
-  }(std::make_index_sequence<kUnit / kRun>());
+  }
+  (std::make_index_sequence<kUnit / kRun>());
 }
 
 // Two quads of weights (8 bytes) in one, the second kShift bits above the first.
@@ -93,24 +97,29 @@ void PutSteps(const uint8_t* index, size_t row, uint8_t* steps) {
 
 // The fields of row r of the unit at p, from the weights [kFirst, kFirst + unit) of a block. What shares bytes with other rows is or-ed.
 template <QuantFormat F, size_t kFirst>
-void PackUnitRow(const typename F::RowHeader& row, const typename F::Block& block, size_t r, uint8_t* p, uint16_t& shifted) {
+void PackUnitRow(const typename F::RowHeader& row, const typename F::Block& block, size_t r,
+                 uint8_t* p, uint16_t& shifted) {
   constexpr PanelKind kKind = KindOf<F>();
   uint8_t* supers = p;
   uint8_t* bias_supers = supers + kKind.super_bytes();
   uint8_t* scales = bias_supers + kKind.bias_super_bytes();
   uint8_t* biases = scales + kKind.scale_bytes();
-  if constexpr (kKind.super != SuperKind::kRow) PutSuper<kKind.super>(supers, r, F::Super(row, block));
+  if constexpr (kKind.super != SuperKind::kRow)
+    PutSuper<kKind.super>(supers, r, F::Super(row, block));
   if constexpr (kKind.bias) PutSuper<SuperKind::kF16>(bias_supers, r, F::BiasSuper(row, block));
   uint32_t shifts = 0;
   for (size_t g = 0; g < kKind.groups(); ++g) {
     const size_t group = kFirst / F::kGroup + g;
     if constexpr (kKind.scale_bits == 8) {
       scales[g * kPanelRows + r] = static_cast<uint8_t>(F::Scale(block, group));
-      if constexpr (kKind.bias) biases[g * kPanelRows + r] = static_cast<uint8_t>(F::Bias(block, group));
+      if constexpr (kKind.bias)
+        biases[g * kPanelRows + r] = static_cast<uint8_t>(F::Bias(block, group));
     } else if constexpr (kKind.scale_bits == 4) {
       const size_t at = g / 2 * kPanelRows + r;
-      scales[at] |= static_cast<uint8_t>((F::Scale(block, group) + kKind.scale_zero) << (g % 2 * 4));
-      if constexpr (kKind.bias) biases[at] |= static_cast<uint8_t>(F::Bias(block, group) << (g % 2 * 4));
+      scales[at] |=
+          static_cast<uint8_t>((F::Scale(block, group) + kKind.scale_zero) << (g % 2 * 4));
+      if constexpr (kKind.bias)
+        biases[at] |= static_cast<uint8_t>(F::Bias(block, group) << (g % 2 * 4));
     }
     if constexpr (kKind.shift != 0) shifts |= static_cast<uint32_t>(F::Shifted(block, group)) << g;
   }
@@ -122,7 +131,8 @@ void PackUnitRow(const typename F::RowHeader& row, const typename F::Block& bloc
 
 // Unit by unit, so that what 16 rows write scattered stays in the nearest cache.
 template <QuantFormat F>
-void PackPanel(const uint8_t* rows, size_t n_rows, size_t n_cols, size_t first_row, uint8_t* panel) {
+void PackPanel(const uint8_t* rows, size_t n_rows, size_t n_cols, size_t first_row,
+               uint8_t* panel) {
   constexpr PanelKind kKind = KindOf<F>();
   constexpr size_t kUnit = static_cast<size_t>(kKind.unit);
   constexpr size_t kBlock = F::kInfo.block_weights;
@@ -153,7 +163,8 @@ void PackPanel(const uint8_t* rows, size_t n_rows, size_t n_cols, size_t first_r
       std::memcpy(&block, at, kBlockBytes);
       // The same blocks of the next 16 rows: sixteen rows at once are more streams than hardware prefetchers follow. Past the end it is no
       // more than a hint.
-      for (size_t i = 0; i < kBlockBytes; i += 64) __builtin_prefetch(at + kPanelRows * row_bytes + i);
+      for (size_t i = 0; i < kBlockBytes; i += 64)
+        __builtin_prefetch(at + kPanelRows * row_bytes + i);
       if constexpr (kBlock == kUnit) {
         PackUnitRow<F, 0>(headers[r], block, r, p, shifted[r]);
       } else {
@@ -182,7 +193,8 @@ template <QuantFormat F>
 constexpr std::array<uint8_t, 64> kLaneTable = LaneTable<F>();
 
 template <QuantFormat F>
-constexpr Packer kPacker{F::kActivations, [](size_t n_cols) { return KindOf<F>().panel_bytes(n_cols); },
+constexpr Packer kPacker{F::kActivations,
+                         [](size_t n_cols) { return KindOf<F>().panel_bytes(n_cols); },
                          kLaneTable<F>.data(), &PackPanel<F>};
 
 }  // namespace

@@ -29,18 +29,18 @@ inline constexpr size_t kPanelRows = 16;
 
 // Everything a kernel must know about a format; formats with equal kinds share one kernel.
 struct PanelKind {
-  int bits;              // 2, 3, 4, 5, 6, 8
-  int group;             // 16 or 32 weights a scale
-  int offset;            // lane = u - offset; 0 or a power of two
-  int shift;             // added to u in shifted groups, 0: no second table
-  bool table;            // u by lookup, else u = index
+  int bits;    // 2, 3, 4, 5, 6, 8
+  int group;   // 16 or 32 weights a scale
+  int offset;  // lane = u - offset; 0 or a power of two
+  int shift;   // added to u in shifted groups, 0: no second table
+  bool table;  // u by lookup, else u = index
   bool bias;
-  int scale_bits;        // 0 (scale is 1), 4 or 8
-  int scale_zero;        // 4-bit scales: scale = nibble - scale_zero
-  int greatest;          // max(u), shift included
-  int magnitude;         // max |u - offset|, shift included
+  int scale_bits;  // 0 (scale is 1), 4 or 8
+  int scale_zero;  // 4-bit scales: scale = nibble - scale_zero
+  int greatest;    // max(u), shift included
+  int magnitude;   // max |u - offset|, shift included
   SuperKind super;
-  int unit;              // 256 or 32
+  int unit;  // 256 or 32
 
   constexpr bool operator==(const PanelKind&) const = default;
   constexpr size_t groups() const { return static_cast<size_t>(unit / group); }
@@ -65,8 +65,7 @@ struct PanelKind {
   }
   // Bytes of the panel of 16 rows of n_cols weights, a multiple of 64.
   constexpr size_t panel_bytes(size_t n_cols) const {
-    const size_t raw =
-        panel_header_bytes() + n_cols / static_cast<size_t>(unit) * unit_bytes();
+    const size_t raw = panel_header_bytes() + n_cols / static_cast<size_t>(unit) * unit_bytes();
     return (raw + 63) / 64 * 64;
   }
 };

@@ -48,7 +48,9 @@ struct DotSigned {
   static constexpr bool kOneInstruction = true;
   static constexpr bool kSigned = true;
   static HWY_INLINE VI Dot(VI acc, VU8 u, VI8 a) {
-    asm(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(acc.raw) : "w"(u.raw), "w"(a.raw));
+    asm(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b"
+        : "+w"(acc.raw)
+        : "w"(u.raw), "w"(a.raw));
     return acc;
   }
 };
@@ -84,7 +86,8 @@ struct Table {
   HWY_INLINE explicit Table(const uint8_t* table, int minus = 0) {
     const DU8 d8;
     const auto m = hn::Set(d8, static_cast<uint8_t>(minus));
-    for (size_t i = 0; i < kRegisters; ++i) part[i] = hn::Sub(hn::LoadDup128(d8, table + 16 * i), m);
+    for (size_t i = 0; i < kRegisters; ++i)
+      part[i] = hn::Sub(hn::LoadDup128(d8, table + 16 * i), m);
 #if HWY_TARGET <= HWY_AVX3_DL
     all = hn::Sub(hn::LoadU(d8, table), m);
 #endif
@@ -98,7 +101,7 @@ HWY_INLINE VU8 Quad(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table)
   constexpr int kLow = kKind.bits == 3 ? 2 : kKind.bits == 5 || kKind.bits == 6 ? 4 : kKind.bits;
   constexpr int kPerChunk = 8 / kLow;
   VU8 u = hn::LoadU(d8, step + 64 * (kQuad / kPerChunk));
-  if constexpr (kLow < 8) u = Field<kLow * (kQuad % kPerChunk), 0, (1 << kLow) - 1>(u);
+  if constexpr (kLow < 8) u = Field<kLow*(kQuad % kPerChunk), 0, (1 << kLow) - 1>(u);
   const uint8_t* high_plane = step + 64 * kLow;
   VU8 high = u;
   if constexpr (kKind.bits == 3) {
@@ -141,7 +144,8 @@ HWY_INLINE VF LoadSupers(const uint8_t* p, size_t row) {
   } else if constexpr (kSuper == SuperKind::kBf16) {
     const hn::Rebind<uint16_t, DF> du16;
     const hn::Rebind<hwy::bfloat16_t, DF> d16;
-    return hn::PromoteTo(df, hn::BitCast(d16, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p) + row)));
+    return hn::PromoteTo(
+        df, hn::BitCast(d16, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p) + row)));
   } else {
     return hn::LoadU(df, reinterpret_cast<const float*>(p) + row);
   }
@@ -187,7 +191,8 @@ template <PanelKind kKind>
 HWY_INLINE VU8 ShiftLanes(const uint8_t* p, size_t group, size_t row) {
   if constexpr (kKind.shift != 0) {
     const DI di;
-    return hn::BitCast(DU8(), hn::IfThenElseZero(ShiftMask<kKind>(p, group, row), hn::Set(di, 0x01010101 * kKind.shift)));
+    return hn::BitCast(DU8(), hn::IfThenElseZero(ShiftMask<kKind>(p, group, row),
+                                                 hn::Set(di, 0x01010101 * kKind.shift)));
   } else {
     return hn::Zero(DU8());
   }

@@ -33,25 +33,29 @@ HWY_INLINE void GroupSums(const int16_t* HWY_RESTRICT sums, int factor, int32_t*
     const hn::Rebind<int16_t, DI> d16;
     LUTRA_UNROLL(4)
     for (size_t i = 0; i < 16; i += kLanes) {
-      hn::Store(hn::Mul(hn::PromoteTo(di, hn::LoadU(d16, sums + i)), hn::Set(di, factor)), di, out + i);
+      hn::Store(hn::Mul(hn::PromoteTo(di, hn::LoadU(d16, sums + i)), hn::Set(di, factor)), di,
+                out + i);
     }
   } else {
     const hn::CappedTag<int32_t, 8> di;
     const hn::Repartition<int16_t, decltype(di)> d16;
     LUTRA_UNROLL(2)
     for (size_t i = 0; i < 8; i += hn::Lanes(di)) {
-      hn::Store(hn::WidenMulPairwiseAdd(di, hn::LoadU(d16, sums + 2 * i), hn::Set(d16, static_cast<int16_t>(factor))), di, out + i);
+      hn::Store(hn::WidenMulPairwiseAdd(di, hn::LoadU(d16, sums + 2 * i),
+                                        hn::Set(d16, static_cast<int16_t>(factor))),
+                di, out + i);
     }
   }
 }
 
 // acc[t] += quads [kQuad, kEnd) of a step; q points to the step's first activation of the first token.
 template <PanelKind kKind, class DotT, size_t kTokens, int kQuad, int kEnd>
-HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift, const int8_t* HWY_RESTRICT q,
-                         VI (&acc)[kTokens]) {
+HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift,
+                         const int8_t* HWY_RESTRICT q, VI (&acc)[kTokens]) {
   if constexpr (kQuad < kEnd) {
     VU8 u = Quad<kKind, kQuad>(step, table);
-    if constexpr (DotT::kSigned && kKind.offset != 0 && !kKind.table) u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
+    if constexpr (DotT::kSigned && kKind.offset != 0 && !kKind.table)
+      u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
     if constexpr (kKind.shift != 0 && kTokens > 1) u = hn::Add(u, shift);
     LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
@@ -66,8 +70,9 @@ HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& t
 // Without a 4-way instruction: sum[t] += scale * quads [kQuad, kEnd), by 2-way products of |lane| (u8) and the activation with the lane's
 // sign (i8), as many sums of two as fit int16 added before the multiplication by the scale widens them. `table` gives signed lanes.
 template <PanelKind kKind, size_t kTokens, int kQuad, int kEnd>
-HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift, const int8_t* HWY_RESTRICT q,
-                             hn::Vec<DI16> scale, VI (&sum)[kTokens]) {
+HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift,
+                             const int8_t* HWY_RESTRICT q, hn::Vec<DI16> scale,
+                             VI (&sum)[kTokens]) {
   if constexpr (kQuad < kEnd) {
     const DI16 d16;
     const DI8 di8;
@@ -76,7 +81,8 @@ HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind
     hn::Vec<DI16> pairs[kTokens];
     const auto add = [&]<int kAt>(std::integral_constant<int, kAt>) HWY_ATTR {
       VU8 u = Quad<kKind, kQuad + kAt>(step, table);
-      if constexpr (kKind.offset != 0 && !kKind.table) u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
+      if constexpr (kKind.offset != 0 && !kKind.table)
+        u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
       if constexpr (kKind.shift != 0) u = hn::Add(u, shift);
       [[maybe_unused]] const VI8 lane = hn::BitCast(di8, u);
       if constexpr (kKind.offset != 0) u = hn::BitCast(DU8(), hn::Abs(lane));
@@ -92,9 +98,11 @@ HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind
     };
     [&]<int... kAt>(std::integer_sequence<int, kAt...>) HWY_ATTR {
       (add(std::integral_constant<int, kAt>{}), ...);
-    }(std::make_integer_sequence<int, kSums>{});
+    }
+    (std::make_integer_sequence<int, kSums>{});
     LUTRA_UNROLL(8)
-    for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::WidenMulPairwiseAdd(DI(), pairs[t], scale));
+    for (size_t t = 0; t < kTokens; ++t)
+      sum[t] = hn::Add(sum[t], hn::WidenMulPairwiseAdd(DI(), pairs[t], scale));
     DotQuadPairs<kKind, kTokens, kQuad + kSums, kEnd>(step, table, shift, q, scale, sum);
   }
 }
@@ -104,8 +112,9 @@ constexpr size_t kPrefetch = 4096;
 
 // y[t] for the kTokens tokens from `token` and the rows [row, row + lanes) of a panel. Weights `ahead` bytes further on are asked for.
 template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table, const Q8View& x, size_t token, size_t row,
-                          size_t ahead, VF (&y)[kTokens]) {
+HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table,
+                          const Q8View& x, size_t token, size_t row, size_t ahead,
+                          VF (&y)[kTokens]) {
   const DI di;
   const DF df;
   constexpr size_t kGroups = 256 / static_cast<size_t>(kKind.group);  // a block
@@ -156,7 +165,8 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
         for (size_t h = 0; h < kGroupsPerStep; ++h) {
           const size_t g = s * kGroupsPerStep + h;
           VU8 shift = hn::Zero(DU8());
-          if constexpr (kKind.shift != 0 && (kPairs || kTokens > 1)) shift = ShiftLanes<kKind>(f.shifts, g, row);
+          if constexpr (kKind.shift != 0 && (kPairs || kTokens > 1))
+            shift = ShiftLanes<kKind>(f.shifts, g, row);
           if constexpr (kPairs) {
             auto scale16 = hn::Set(DI16(), int16_t{1});
             if constexpr (kKind.scale_bits != 0) {
@@ -173,7 +183,8 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
           } else {
             VI acc[kTokens];
             if constexpr (kKind.shift != 0 && kTokens == 1) {
-              acc[0] = hn::IfThenElse(ShiftMask<kKind>(f.shifts, g, row), hn::Set(di, shifted_starts[0][block_group]),
+              acc[0] = hn::IfThenElse(ShiftMask<kKind>(f.shifts, g, row),
+                                      hn::Set(di, shifted_starts[0][block_group]),
                                       hn::Set(di, starts[0][block_group]));
             } else {
               LUTRA_UNROLL(8)
@@ -219,7 +230,8 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
       for (size_t t = 0; t < kTokens; ++t) {
         const auto da = hn::Set(df, d[t * kUnits + u]);
         y[t] = Fma(hn::Mul(super, da), hn::ConvertTo(df, sum[t]), y[t]);
-        if constexpr (kKind.bias) y[t] = Fma(hn::Mul(bias_super, da), hn::ConvertTo(df, bias[t]), y[t]);
+        if constexpr (kKind.bias)
+          y[t] = Fma(hn::Mul(bias_super, da), hn::ConvertTo(df, bias[t]), y[t]);
       }
       p += kKind.unit_bytes();
     }
@@ -228,8 +240,8 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
 
 // Tokens [token, token + kTokens) x one panel; those past the last are computed from whatever is there and dropped.
 template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token, size_t ahead,
-                                 float* HWY_RESTRICT y, size_t y_stride) {
+HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token,
+                                 size_t ahead, float* HWY_RESTRICT y, size_t y_stride) {
   const DF df;
   const Table<kKind> table(w.table, DotT::kOneInstruction && !DotT::kSigned ? 0 : kKind.offset);
   const size_t first_row = panel * kPanelRows;
@@ -237,9 +249,11 @@ HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t p
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
     if (first_row + row >= w.n_rows) break;
     VF out[kTokens];
-    FewTokens<kKind, DotT, kTokens>(w.panels + panel * w.panel_bytes, table, x, token, row, ahead, out);
+    FewTokens<kKind, DotT, kTokens>(w.panels + panel * w.panel_bytes, table, x, token, row, ahead,
+                                    out);
     const size_t rows = HWY_MIN(kLanes, w.n_rows - first_row - row);
-    for (size_t t = 0; t < n; ++t) hn::StoreN(out[t], df, y + (token + t) * y_stride + first_row + row, rows);
+    for (size_t t = 0; t < n; ++t)
+      hn::StoreN(out[t], df, y + (token + t) * y_stride + first_row + row, rows);
   }
 }
 
@@ -247,7 +261,8 @@ HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t p
 constexpr size_t kFewTokens = kLanes == 16 ? 8 : kLanes == 8 ? 4 : 1;
 
 template <PanelKind kKind, class DotT>
-HWY_INLINE void FewTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
+HWY_INLINE void FewTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
+                                size_t panel_end, float* y, size_t y_stride) {
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {
     size_t token = 0;
     while (token < x.n_tokens) {

@@ -22,11 +22,13 @@ namespace HWY_NAMESPACE {
 
 // The entry point of kind kKind: all tokens x panels [panel_begin, panel_end).
 template <PanelKind kKind, class DotT>
-void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end, float* y, size_t y_stride) {
+void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end,
+                 float* y, size_t y_stride) {
   if (x.n_tokens > 2 * kFewTokens) {
     // Rounding to one scale per 256 pays where 4-way dots would leave registers for every group: on AVX-512.
     if constexpr (DotT::kOneInstruction && CanRound(kKind)) {
-      if (x.fast) return ManyTokensPanels<kKind, DotT, true>(w, x, panel_begin, panel_end, y, y_stride);
+      if (x.fast)
+        return ManyTokensPanels<kKind, DotT, true>(w, x, panel_begin, panel_end, y, y_stride);
     }
     ManyTokensPanels<kKind, DotT>(w, x, panel_begin, panel_end, y, y_stride);
   } else {

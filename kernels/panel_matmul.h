@@ -10,10 +10,10 @@ namespace lutra {
 
 // What a kernel needs of a packed matrix [n_rows, n_cols] (kernels/panel.h).
 struct PanelMatrix {
-  const uint8_t* panels;   // ceil(n_rows / 16) panels
+  const uint8_t* panels;  // ceil(n_rows / 16) panels
   size_t panel_bytes;
   size_t n_rows;
-  const uint8_t* table;    // [64] LaneTable
+  const uint8_t* table;  // [64] LaneTable
 };
 
 // y[token, row] = sum_k w[row, k] * x[token, k] for the rows of panels [panel_begin, panel_end) and all tokens of x; y has y_stride

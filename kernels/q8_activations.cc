@@ -30,7 +30,8 @@ void QuantizeRowTarget(const float* HWY_RESTRICT x, size_t n, size_t unit, int8_
     auto amax_bits = hn::Zero(di);
     const auto magnitude = hn::Set(di, 0x7FFFFFFF);
     for (size_t k = 0; k < unit; k += kLanes) {
-      amax_bits = hn::Max(amax_bits, hn::And(hn::BitCast(di, hn::LoadU(df, x + u * unit + k)), magnitude));
+      amax_bits =
+          hn::Max(amax_bits, hn::And(hn::BitCast(di, hn::LoadU(df, x + u * unit + k)), magnitude));
     }
     const int32_t bits = hn::ReduceMax(di, amax_bits);
     const float amax = std::bit_cast<float>(bits);
@@ -75,7 +76,8 @@ void QuantizeRow(const float* x, size_t n, size_t unit, int8_t* q, float* d, int
   HWY_DYNAMIC_DISPATCH(QuantizeRowTarget)(x, n, unit, q, d, sums);
 }
 
-void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums) {
+void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d,
+                          int16_t* sums) {
   for (size_t u = 0; u < n / unit; ++u) {
     float amax = 0.0f;
     bool finite = true;
@@ -100,8 +102,12 @@ void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, floa
 }
 
 namespace {
-constexpr size_t Blocks(size_t n_cols) { return (n_cols + Q8View::kBlockCols - 1) / Q8View::kBlockCols; }
-constexpr size_t Rows(size_t max_tokens, size_t max_cols) { return Blocks(max_cols) * max_tokens + Q8View::kSlackTokens; }
+constexpr size_t Blocks(size_t n_cols) {
+  return (n_cols + Q8View::kBlockCols - 1) / Q8View::kBlockCols;
+}
+constexpr size_t Rows(size_t max_tokens, size_t max_cols) {
+  return Blocks(max_cols) * max_tokens + Q8View::kSlackTokens;
+}
 }  // namespace
 
 Q8Activations::Q8Activations(size_t max_tokens, size_t max_cols)
@@ -112,7 +118,8 @@ Q8Activations::Q8Activations(size_t max_tokens, size_t max_cols)
       sums_(Rows(max_tokens, max_cols) * (Q8View::kBlockCols / 16)) {}
 
 size_t Q8Activations::PlannedBytes(size_t max_tokens, size_t max_cols) {
-  return Rows(max_tokens, max_cols) * (Q8View::kBlockCols + 4 * (Q8View::kBlockCols / 32) + 2 * (Q8View::kBlockCols / 16));
+  return Rows(max_tokens, max_cols) *
+         (Q8View::kBlockCols + 4 * (Q8View::kBlockCols / 32) + 2 * (Q8View::kBlockCols / 16));
 }
 
 void Q8Activations::Reshape(Activations kind, size_t n_tokens, size_t n_cols) {
@@ -132,7 +139,9 @@ void Q8Activations::SetRow(size_t token, const float* x) {
   }
 }
 
-Q8View Q8Activations::view() const { return {q_.data(), d_.data(), sums_.data(), n_cols_, unit_, n_tokens_}; }
+Q8View Q8Activations::view() const {
+  return {q_.data(), d_.data(), sums_.data(), n_cols_, unit_, n_tokens_};
+}
 
 }  // namespace lutra
 #endif  // HWY_ONCE

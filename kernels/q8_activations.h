@@ -25,7 +25,7 @@ struct Q8View {
   const float* d;
   const int16_t* sums;
   size_t n_cols;
-  size_t unit;      // 256 or 32
+  size_t unit;  // 256 or 32
   size_t n_tokens;
   bool fast = false;  // many tokens may meet weights requantized to one scale per 256 (SetPrefill)
 
@@ -57,6 +57,7 @@ class Q8Activations {
 // One row of n values, SIMD: q [n], d [n / unit], sums [n / 16].
 void QuantizeRow(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums);
 // The definition, scalar.
-void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d, int16_t* sums);
+void QuantizeRowReference(const float* x, size_t n, size_t unit, int8_t* q, float* d,
+                          int16_t* sums);
 
 }  // namespace lutra

@@ -20,9 +20,9 @@
 namespace lutra {
 
 struct FormatInfo {
-  const char* name;           // as GGUF tools print it
-  uint32_t type_id;           // fixed by GGUF, never renumber
-  uint32_t block_weights;     // 256, 64 or 32 (1: a plain float type)
+  const char* name;        // as GGUF tools print it
+  uint32_t type_id;        // fixed by GGUF, never renumber
+  uint32_t block_weights;  // 256, 64 or 32 (1: a plain float type)
   uint32_t block_bytes;
   uint32_t row_header_bytes;  // bytes in front of each row's blocks
 };
@@ -37,26 +37,33 @@ enum class SuperKind { kF16, kBf16, kF32, kRow };
 struct NoRowHeader {};
 
 template <class F>
-concept QuantFormat =
-    requires(const typename F::RowHeader& row, const typename F::Block& block, size_t i, size_t g) {
-      { F::kInfo } -> std::convertible_to<FormatInfo>;
-      { F::kActivations } -> std::convertible_to<Activations>;
-      { F::kSuper } -> std::convertible_to<SuperKind>;
-      { F::kGroup } -> std::convertible_to<size_t>;  // weights that share one Scale: 16 or 32
-      { F::kBits } -> std::convertible_to<int>;      // bits of Index: 2, 3, 4, 5, 6 or 8
-      { F::kTable.size() } -> std::convertible_to<size_t>;  // 0 or 1 << kBits entries, int8
-      { F::kZero } -> std::convertible_to<int>;      // what Index means zero, where there is no table (8 bits: 128)
-      { F::kShift } -> std::convertible_to<int>;     // what the second table adds to the first; 0: one table
-      { F::kHasBias } -> std::convertible_to<bool>;
-      { F::kScaleBits } -> std::convertible_to<int>;  // 8, or 4: Scale + kScaleZero and Bias fit a nibble, or 0: always 1
-      { F::kScaleZero } -> std::convertible_to<int>;
-      { F::Super(row, block) } -> std::same_as<float>;
-      { F::Scale(block, g) } -> std::same_as<int>;   // within [-128, 127]
-      { F::Index(block, i) } -> std::same_as<int>;   // within [0, 1 << kBits)
-      { F::Shifted(block, g) } -> std::same_as<bool>;
-      { F::BiasSuper(row, block) } -> std::same_as<float>;
-      { F::Bias(block, g) } -> std::same_as<int>;    // within [0, 63]
-    };
+concept QuantFormat = requires(const typename F::RowHeader& row, const typename F::Block& block,
+                               size_t i, size_t g) {
+  { F::kInfo } -> std::convertible_to<FormatInfo>;
+  { F::kActivations } -> std::convertible_to<Activations>;
+  { F::kSuper } -> std::convertible_to<SuperKind>;
+  { F::kGroup } -> std::convertible_to<size_t>;         // weights that share one Scale: 16 or 32
+  { F::kBits } -> std::convertible_to<int>;             // bits of Index: 2, 3, 4, 5, 6 or 8
+  { F::kTable.size() } -> std::convertible_to<size_t>;  // 0 or 1 << kBits entries, int8
+  {
+    F::kZero
+    } -> std::convertible_to<int>;  // what Index means zero, where there is no table (8 bits: 128)
+  {
+    F::kShift
+    } -> std::convertible_to<int>;  // what the second table adds to the first; 0: one table
+  { F::kHasBias } -> std::convertible_to<bool>;
+  {
+    F::kScaleBits
+    } -> std::convertible_to<
+        int>;  // 8, or 4: Scale + kScaleZero and Bias fit a nibble, or 0: always 1
+  { F::kScaleZero } -> std::convertible_to<int>;
+  { F::Super(row, block) } -> std::same_as<float>;
+  { F::Scale(block, g) } -> std::same_as<int>;  // within [-128, 127]
+  { F::Index(block, i) } -> std::same_as<int>;  // within [0, 1 << kBits)
+  { F::Shifted(block, g) } -> std::same_as<bool>;
+  { F::BiasSuper(row, block) } -> std::same_as<float>;
+  { F::Bias(block, g) } -> std::same_as<int>;  // within [0, 63]
+};
 
 // Defaults that most formats inherit.
 struct FormatBase {

@@ -56,8 +56,8 @@ void Store(const Float& x, uint8_t (&field)[kBytes]) {
 // Sets Super to about `super`, and BiasSuper to about -`minimum` in formats that have one. Where a format keeps them is asked
 // by the names that format headers use.
 template <QuantFormat F>
-void SetFloats(const Float& super, [[maybe_unused]] const Float& minimum, [[maybe_unused]] typename F::RowHeader& row,
-               [[maybe_unused]] typename F::Block& b) {
+void SetFloats(const Float& super, [[maybe_unused]] const Float& minimum,
+               [[maybe_unused]] typename F::RowHeader& row, [[maybe_unused]] typename F::Block& b) {
   if constexpr (requires { b.dmin; }) Store(minimum, b.dmin);
   if constexpr (requires { b.m; }) {
     Store(minimum, b.m);
@@ -72,7 +72,8 @@ void SetFloats(const Float& super, [[maybe_unused]] const Float& minimum, [[mayb
   } else {  // IQ1_M: the four nibbles of an f16 on top of four words
     static_assert(sizeof(b.sc) == 8);
     for (size_t k = 0; k < 4; ++k) {
-      b.sc[2 * k + 1] = static_cast<uint8_t>((b.sc[2 * k + 1] & 15) | ((super.f16 >> (4 * k)) & 15) << 4);
+      b.sc[2 * k + 1] =
+          static_cast<uint8_t>((b.sc[2 * k + 1] & 15) | ((super.f16 >> (4 * k)) & 15) << 4);
     }
   }
 }
@@ -113,7 +114,8 @@ Unit Calibrate() {
 }
 
 template <QuantFormat F>
-void RandomQuantRows(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_t n_cols, float, float spread, uint8_t* out) {
+void RandomQuantRows(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_t n_cols, float,
+                     float spread, uint8_t* out) {
   static const Unit unit = Calibrate<F>();
   const Float super(unit.super * static_cast<double>(spread));
   const Float minimum(unit.minimum * static_cast<double>(spread));
@@ -135,8 +137,8 @@ void RandomQuantRows(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_
 }
 
 template <class F>
-void RandomFloatRows(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_t n_cols, float mean, float spread,
-                     uint8_t* out) {
+void RandomFloatRows(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_t n_cols,
+                     float mean, float spread, uint8_t* out) {
   constexpr size_t kBytes = F::kInfo.block_bytes;
   const float half_width = spread * 1.7320508f;  // a uniform distribution's
   for (uint64_t r = 0; r < n_rows; ++r) {

@@ -14,8 +14,8 @@ namespace lutra {
 //   mean     of the weights; quantized types are made for about 0 and ignore it
 //   spread   standard deviation of the weights, > 0
 // Row r depends on `seed` and r alone: rows may be made in any order and by any thread. Never throws.
-using RandomRowsFn = void (*)(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_t n_cols, float mean, float spread,
-                              uint8_t* out);
+using RandomRowsFn = void (*)(uint64_t seed, uint64_t first_row, uint64_t n_rows, uint64_t n_cols,
+                              float mean, float spread, uint8_t* out);
 
 // The function for a GGUF tensor type id; nullptr if no format here has it.
 RandomRowsFn FindRandomRows(uint32_t type_id);

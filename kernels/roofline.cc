@@ -30,7 +30,8 @@ uint64_t StreamReadTarget(const uint8_t* HWY_RESTRICT data, size_t bytes) {
     s6 = hn::Xor(s6, hn::Load(d, p + 6 * n));
     s7 = hn::Xor(s7, hn::Load(d, p + 7 * n));
   }
-  s0 = hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7)));
+  s0 =
+      hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7)));
   return hn::ReduceSum(d, s0);
 }
 
@@ -43,7 +44,9 @@ namespace lutra {
 
 HWY_EXPORT(StreamReadTarget);
 
-uint64_t StreamRead(const uint8_t* data, size_t bytes) { return HWY_DYNAMIC_DISPATCH(StreamReadTarget)(data, bytes); }
+uint64_t StreamRead(const uint8_t* data, size_t bytes) {
+  return HWY_DYNAMIC_DISPATCH(StreamReadTarget)(data, bytes);
+}
 
 uint64_t ClockChain(uint64_t cycles) {
   // Rotate and exclusive-or: one cycle each, and neither is done away with at renaming as moves and small additions are.

@@ -15,7 +15,7 @@ struct PeakKernel {
   const char* name;         // "avx512 vnni"
   const char* instruction;  // "vpdpbusd zmm"
   PeakKind kind;
-  bool (*available)();      // this CPU has it and this process may use it
+  bool (*available)();  // this CPU has it and this process may use it
   // Runs `rounds` rounds on operands [kPeakOperandBytes] (64-byte aligned, random; for the float kinds finite numbers of that
   // type). Returns the operations done, two a multiply-add. *sink depends on all of them.
   uint64_t (*run)(const uint8_t* operands, size_t rounds, int32_t* sink);

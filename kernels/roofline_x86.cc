@@ -15,25 +15,25 @@ namespace {
 
 // A tile of kA x kB accumulators: kA + kB vectors are loaded for kA * kB multiply-adds, and every round takes the next ones.
 // A macro, because a template's lambda or functor would not have the target of the function around it.
-#define LUTRA_PEAK_TILE(kA, kB, VECTOR, ZERO, LOAD, MULTIPLY_ADD)                \
-  constexpr size_t kBytes = sizeof(VECTOR);                                      \
-  VECTOR acc[kA][kB];                                                            \
-  LUTRA_UNROLL(8) for (int i = 0; i < kA; ++i) {                                 \
-    LUTRA_UNROLL(8) for (int j = 0; j < kB; ++j) acc[i][j] = ZERO;               \
-  }                                                                              \
-  size_t at = 0;                                                                 \
-  for (size_t r = 0; r < rounds; ++r) {                                          \
-    const uint8_t* p = operands + at;                                            \
-    at = (at + (kA + kB) * kBytes) % (kPeakOperandBytes / 2);                    \
-    VECTOR a[kA];                                                                \
-    LUTRA_UNROLL(8) for (size_t i = 0; i < kA; ++i) a[i] = LOAD(p + i * kBytes); \
-    LUTRA_UNROLL(8) for (size_t j = 0; j < kB; ++j) {                            \
-      const VECTOR b = LOAD(p + (kA + j) * kBytes);                              \
+#define LUTRA_PEAK_TILE(kA, kB, VECTOR, ZERO, LOAD, MULTIPLY_ADD)                                \
+  constexpr size_t kBytes = sizeof(VECTOR);                                                      \
+  VECTOR acc[kA][kB];                                                                            \
+  LUTRA_UNROLL(8) for (int i = 0; i < kA; ++i) {                                                 \
+    LUTRA_UNROLL(8) for (int j = 0; j < kB; ++j) acc[i][j] = ZERO;                               \
+  }                                                                                              \
+  size_t at = 0;                                                                                 \
+  for (size_t r = 0; r < rounds; ++r) {                                                          \
+    const uint8_t* p = operands + at;                                                            \
+    at = (at + (kA + kB) * kBytes) % (kPeakOperandBytes / 2);                                    \
+    VECTOR a[kA];                                                                                \
+    LUTRA_UNROLL(8) for (size_t i = 0; i < kA; ++i) a[i] = LOAD(p + i * kBytes);                 \
+    LUTRA_UNROLL(8) for (size_t j = 0; j < kB; ++j) {                                            \
+      const VECTOR b = LOAD(p + (kA + j) * kBytes);                                              \
       LUTRA_UNROLL(8) for (int i = 0; i < kA; ++i) acc[i][j] = MULTIPLY_ADD(acc[i][j], a[i], b); \
-    }                                                                            \
-  }                                                                              \
-  VECTOR sums[kA * kB];                                                          \
-  std::memcpy(sums, acc, sizeof sums);                                           \
+    }                                                                                            \
+  }                                                                                              \
+  VECTOR sums[kA * kB];                                                                          \
+  std::memcpy(sums, acc, sizeof sums);                                                           \
   *sink = Sum(sums, sizeof sums)
 
 int32_t Sum(const void* data, size_t bytes) {
@@ -47,7 +47,8 @@ int32_t Sum(const void* data, size_t bytes) {
 }
 
 // Two operations for each of a vector's multiply-adds.
-constexpr uint64_t Operations(size_t rounds, size_t products, size_t vector_bytes, size_t element_bytes) {
+constexpr uint64_t Operations(size_t rounds, size_t products, size_t vector_bytes,
+                              size_t element_bytes) {
   return uint64_t{rounds} * products * (vector_bytes / element_bytes) * 2;
 }
 
@@ -56,7 +57,8 @@ constexpr uint64_t Operations(size_t rounds, size_t products, size_t vector_byte
 #define LUTRA_LOAD256PS(p) _mm256_load_ps(reinterpret_cast<const float*>(p))
 #define LUTRA_LOAD512PS(p) _mm512_load_ps(reinterpret_cast<const float*>(p))
 
-__attribute__((target("avx2"))) uint64_t Avx2Int8(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("avx2"))) uint64_t Avx2Int8(const uint8_t* operands, size_t rounds,
+                                                  int32_t* sink) {
   const __m256i ones = _mm256_set1_epi16(1);
 #define LUTRA_STEP(c, a, b) _mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones))
   LUTRA_PEAK_TILE(2, 4, __m256i, _mm256_setzero_si256(), LUTRA_LOAD256, LUTRA_STEP);
@@ -64,14 +66,16 @@ __attribute__((target("avx2"))) uint64_t Avx2Int8(const uint8_t* operands, size_
   return Operations(rounds, 2 * 4, 32, 1);
 }
 
-__attribute__((target("avx2,avxvnni"))) uint64_t AvxVnniInt8(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("avx2,avxvnni"))) uint64_t AvxVnniInt8(const uint8_t* operands, size_t rounds,
+                                                             int32_t* sink) {
 #define LUTRA_STEP(c, a, b) _mm256_dpbusd_avx_epi32(c, a, b)
   LUTRA_PEAK_TILE(3, 4, __m256i, _mm256_setzero_si256(), LUTRA_LOAD256, LUTRA_STEP);
 #undef LUTRA_STEP
   return Operations(rounds, 3 * 4, 32, 1);
 }
 
-__attribute__((target("avx512f,avx512bw"))) uint64_t Avx512Int8(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("avx512f,avx512bw"))) uint64_t Avx512Int8(const uint8_t* operands,
+                                                                size_t rounds, int32_t* sink) {
   const __m512i ones = _mm512_set1_epi16(1);
 #define LUTRA_STEP(c, a, b) _mm512_add_epi32(c, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), ones))
   LUTRA_PEAK_TILE(4, 5, __m512i, _mm512_setzero_si512(), LUTRA_LOAD512, LUTRA_STEP);
@@ -79,28 +83,34 @@ __attribute__((target("avx512f,avx512bw"))) uint64_t Avx512Int8(const uint8_t* o
   return Operations(rounds, 4 * 5, 64, 1);
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vnni"))) uint64_t Avx512VnniInt8(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) uint64_t Avx512VnniInt8(
+    const uint8_t* operands, size_t rounds, int32_t* sink) {
 #define LUTRA_STEP(c, a, b) _mm512_dpbusd_epi32(c, a, b)
   LUTRA_PEAK_TILE(4, 5, __m512i, _mm512_setzero_si512(), LUTRA_LOAD512, LUTRA_STEP);
 #undef LUTRA_STEP
   return Operations(rounds, 4 * 5, 64, 1);
 }
 
-__attribute__((target("avx512f,avx512bw,avx512bf16"))) uint64_t Avx512Bf16(const uint8_t* operands, size_t rounds, int32_t* sink) {
-#define LUTRA_STEP(c, a, b) _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b))
+__attribute__((target("avx512f,avx512bw,avx512bf16"))) uint64_t Avx512Bf16(const uint8_t* operands,
+                                                                           size_t rounds,
+                                                                           int32_t* sink) {
+#define LUTRA_STEP(c, a, b) \
+  _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b))
   LUTRA_PEAK_TILE(4, 5, __m512, _mm512_setzero_ps(), LUTRA_LOAD512PS, LUTRA_STEP);
 #undef LUTRA_STEP
   return Operations(rounds, 4 * 5, 64, 2);
 }
 
-__attribute__((target("avx2,fma"))) uint64_t Avx2F32(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("avx2,fma"))) uint64_t Avx2F32(const uint8_t* operands, size_t rounds,
+                                                     int32_t* sink) {
 #define LUTRA_STEP(c, a, b) _mm256_fmadd_ps(a, b, c)
   LUTRA_PEAK_TILE(3, 4, __m256, _mm256_setzero_ps(), LUTRA_LOAD256PS, LUTRA_STEP);
 #undef LUTRA_STEP
   return Operations(rounds, 3 * 4, 32, 4);
 }
 
-__attribute__((target("avx512f"))) uint64_t Avx512F32(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("avx512f"))) uint64_t Avx512F32(const uint8_t* operands, size_t rounds,
+                                                      int32_t* sink) {
 #define LUTRA_STEP(c, a, b) _mm512_fmadd_ps(a, b, c)
   LUTRA_PEAK_TILE(4, 5, __m512, _mm512_setzero_ps(), LUTRA_LOAD512PS, LUTRA_STEP);
 #undef LUTRA_STEP
@@ -116,7 +126,7 @@ struct alignas(64) TileConfig {
 constexpr size_t kTileBytes = 1024;
 
 // g++ 12 does not know that loading a configuration reads memory, hence the barrier.
-#define LUTRA_AMX_LOOP(MULTIPLY_ADD)                                    \
+#define LUTRA_AMX_LOOP(MULTIPLY_ADD)                                   \
   const TileConfig config;                                             \
   asm volatile("" : : "r"(&config) : "memory");                        \
   _tile_loadconfig(&config);                                           \
@@ -146,28 +156,43 @@ constexpr size_t kTileBytes = 1024;
   asm volatile("" : : "r"(sums) : "memory");                           \
   *sink = Sum(sums, sizeof sums)
 
-__attribute__((target("amx-tile,amx-int8"))) uint64_t AmxInt8(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("amx-tile,amx-int8"))) uint64_t AmxInt8(const uint8_t* operands,
+                                                              size_t rounds, int32_t* sink) {
   LUTRA_AMX_LOOP(_tile_dpbssd);
   return Operations(rounds, 4 * 16 * 16, 64, 1);
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) uint64_t AmxBf16(const uint8_t* operands, size_t rounds, int32_t* sink) {
+__attribute__((target("amx-tile,amx-bf16"))) uint64_t AmxBf16(const uint8_t* operands,
+                                                              size_t rounds, int32_t* sink) {
   LUTRA_AMX_LOOP(_tile_dpbf16ps);
   return Operations(rounds, 4 * 16 * 16, 64, 2);
 }
 
 constexpr PeakKernel kKernels[] = {
-    {"avx2", "vpmaddubsw ymm", PeakKind::kInt8, [] { return __builtin_cpu_supports("avx2") != 0; }, Avx2Int8},
-    {"avx-vnni", "vpdpbusd ymm", PeakKind::kInt8, [] { return __builtin_cpu_supports("avx2") != 0 && CpuHasAvxVnni(); }, AvxVnniInt8},
-    {"avx512", "vpmaddubsw zmm", PeakKind::kInt8, [] { return __builtin_cpu_supports("avx512bw") != 0; }, Avx512Int8},
+    {"avx2", "vpmaddubsw ymm", PeakKind::kInt8, [] { return __builtin_cpu_supports("avx2") != 0; },
+     Avx2Int8},
+    {"avx-vnni", "vpdpbusd ymm", PeakKind::kInt8,
+     [] { return __builtin_cpu_supports("avx2") != 0 && CpuHasAvxVnni(); }, AvxVnniInt8},
+    {"avx512", "vpmaddubsw zmm", PeakKind::kInt8,
+     [] { return __builtin_cpu_supports("avx512bw") != 0; }, Avx512Int8},
     {"avx512-vnni", "vpdpbusd zmm", PeakKind::kInt8,
-     [] { return __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vnni") != 0; }, Avx512VnniInt8},
+     [] {
+       return __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+     },
+     Avx512VnniInt8},
     {"amx-int8", "tdpbssd", PeakKind::kInt8, [] { return CpuAmx().int8 && RequestAmx(); }, AmxInt8},
     {"avx512-bf16", "vdpbf16ps zmm", PeakKind::kBf16,
-     [] { return __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512bf16") != 0; }, Avx512Bf16},
-    {"amx-bf16", "tdpbf16ps", PeakKind::kBf16, [] { return CpuAmx().bf16 && RequestAmx(); }, AmxBf16},
-    {"avx2", "vfmadd ymm", PeakKind::kF32, [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }, Avx2F32},
-    {"avx512", "vfmadd zmm", PeakKind::kF32, [] { return __builtin_cpu_supports("avx512f") != 0; }, Avx512F32},
+     [] {
+       return __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512bf16") != 0;
+     },
+     Avx512Bf16},
+    {"amx-bf16", "tdpbf16ps", PeakKind::kBf16, [] { return CpuAmx().bf16 && RequestAmx(); },
+     AmxBf16},
+    {"avx2", "vfmadd ymm", PeakKind::kF32,
+     [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; },
+     Avx2F32},
+    {"avx512", "vfmadd zmm", PeakKind::kF32, [] { return __builtin_cpu_supports("avx512f") != 0; },
+     Avx512F32},
 };
 
 }  // namespace

@@ -15,11 +15,11 @@ enum class RopeKind {
 
 struct RopeParams {
   RopeKind kind = RopeKind::kAdjacent;
-  size_t n_rot = 0;                 // leading elements of a head that rotate; even
+  size_t n_rot = 0;  // leading elements of a head that rotate; even
   float freq_base = 10000.0f;
-  float freq_scale = 1.0f;          // 1 / factor
+  float freq_scale = 1.0f;  // 1 / factor
   bool yarn = false;
-  uint32_t n_ctx_orig = 0;          // YaRN: context the model was trained with
+  uint32_t n_ctx_orig = 0;  // YaRN: context the model was trained with
   float beta_fast = 32.0f, beta_slow = 1.0f;
   float magnitude = 1.0f;           // multiplies cos and sin
   std::vector<float> freq_factors;  // [n_rot / 2] divisors, or empty

@@ -22,8 +22,8 @@
 
 #include <hwy/detect_targets.h>
 
-#if HWY_SSSE3 != (1LL << 12) || HWY_AVX3_ZEN4 != (1LL << 6) || HWY_AVX3_SPR != (1LL << 4) || HWY_SSE4 != (1LL << 11) || \
-    HWY_AVX3 != (1LL << 8) || HWY_AVX3_DL != (1LL << 7)
+#if HWY_SSSE3 != (1LL << 12) || HWY_AVX3_ZEN4 != (1LL << 6) || HWY_AVX3_SPR != (1LL << 4) || \
+    HWY_SSE4 != (1LL << 11) || HWY_AVX3 != (1LL << 8) || HWY_AVX3_DL != (1LL << 7)
 #error "Highway has renumbered its targets"
 #endif
 

@@ -48,7 +48,8 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
                ThreadPool& pool)
     : type_(&type), n_rows_(n_rows), n_cols_(n_cols) {
   if (!type.readable || FindDequantizer(type.id) == nullptr) {
-    Fail(ErrorCode::kUnsupported, "tensor type %s (id %u) cannot be computed with", type.name, type.id);
+    Fail(ErrorCode::kUnsupported, "tensor type %s (id %u) cannot be computed with", type.name,
+         type.id);
   }
   const Packer* packer = FindPacker(type.id);
   if (packer == nullptr) {
@@ -65,7 +66,8 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
   // Neighbouring units to one thread, about a huge page of them: packing asks for the unit that follows ahead, and two threads that touch a
   // fresh huge page at once would both clear it.
   const size_t threads = static_cast<size_t>(pool.n_threads());
-  const size_t per_chunk = std::clamp<size_t>(n_units() / (threads * 4), 1, kHugePage / panel_bytes + 1);
+  const size_t per_chunk =
+      std::clamp<size_t>(n_units() / (threads * 4), 1, kHugePage / panel_bytes + 1);
   pool.For((n_units() + per_chunk - 1) / per_chunk, [&](size_t chunk) {
     const size_t end = std::min(n_units(), (chunk + 1) * per_chunk);
     for (size_t u = chunk * per_chunk; u < end; ++u) {
@@ -74,7 +76,8 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
   });
 }
 
-void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y, size_t y_stride) const {
+void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y,
+                      size_t y_stride) const {
   LUTRA_DCHECK(x.n_cols() == n_cols_);
   if (multiply_ != nullptr) {
     const bool tiles = multiply_tiles_ != nullptr && x.n_tokens() > kTileMinTokens;
@@ -93,7 +96,8 @@ size_t Matrix::units_at_a_time(size_t n_tokens) const {
 namespace {
 
 // How many of `units` a thread takes at a time: whole groups as the kernels for that many tokens want them.
-size_t UnitsPerChunk(std::span<const Product> products, size_t units, size_t n_tokens, const ThreadPool& pool) {
+size_t UnitsPerChunk(std::span<const Product> products, size_t units, size_t n_tokens,
+                     const ThreadPool& pool) {
   size_t group = 1;
   for (const Product& p : products) group = std::max(group, p.w->units_at_a_time(n_tokens));
   // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
@@ -106,7 +110,8 @@ size_t UnitsPerChunk(std::span<const Product> products, size_t units, size_t n_t
 
 }  // namespace
 
-void MultiplyTogether(std::span<const Product> products, MatrixInput& x, ThreadPool& pool, FunctionRef<void(size_t, size_t)> finish) {
+void MultiplyTogether(std::span<const Product> products, MatrixInput& x, ThreadPool& pool,
+                      FunctionRef<void(size_t, size_t)> finish) {
   const size_t n_rows = products[0].w->n_rows(), units = products[0].w->n_units();
   for (const Product& p : products) {
     LUTRA_DCHECK(p.w->n_rows() == n_rows);

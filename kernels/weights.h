@@ -74,7 +74,8 @@ class Matrix {
 
   // Rows of units [unit_begin, unit_end) for all tokens of `x` (prepared in input_kind()). y_stride floats a token. Disjoint
   // ranges may run concurrently. Never throws.
-  void Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y, size_t y_stride) const;
+  void Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, float* y,
+                size_t y_stride) const;
 
  private:
   const TensorTypeInfo* type_ = nullptr;
@@ -99,11 +100,12 @@ void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& 
 
 // Several products of one input and equally many rows, each thread the same rows of all of them; then, on that thread, finish(begin, end): rows
 // [begin, end), all tokens, are there and still in its cache. begin is a multiple of kUnitRows.
-void MultiplyTogether(std::span<const Product> products, MatrixInput& x, ThreadPool& pool, FunctionRef<void(size_t, size_t)> finish);
+void MultiplyTogether(std::span<const Product> products, MatrixInput& x, ThreadPool& pool,
+                      FunctionRef<void(size_t, size_t)> finish);
 
 // Float rows: F32, F16 and BF16, per target. Rows [row_begin, row_end), tokens [token_begin, token_end).
-void FloatMatMul(uint32_t type_id, const uint8_t* w, size_t row_begin, size_t row_end, size_t n_cols,
-                 const float* x, size_t x_stride, size_t token_begin, size_t token_end, float* y,
-                 size_t y_stride);
+void FloatMatMul(uint32_t type_id, const uint8_t* w, size_t row_begin, size_t row_end,
+                 size_t n_cols, const float* x, size_t x_stride, size_t token_begin,
+                 size_t token_end, float* y, size_t y_stride);
 
 }  // namespace lutra

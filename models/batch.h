@@ -19,7 +19,9 @@ class KvLayout {
   KvType type() const { return head_.type; }
   size_t page_bytes() const { return page_bytes_; }
   const KvHeadLayout& head() const { return head_; }
-  size_t head_offset(size_t layer, size_t head) const { return layer_offset_[layer] + head * head_.bytes; }
+  size_t head_offset(size_t layer, size_t head) const {
+    return layer_offset_[layer] + head * head_.bytes;
+  }
 
  private:
   KvHeadLayout head_;
@@ -28,9 +30,10 @@ class KvLayout {
 };
 
 struct BatchToken {
-  int32_t token;            // within the vocabulary
-  int32_t pos;              // >= 0; earlier positions of the sequence are in the cache or earlier in this batch
-  uint8_t* const* pages;    // of the sequence: page p holds positions [p * kKvPage, ...); enough for pos
+  int32_t token;  // within the vocabulary
+  int32_t pos;  // >= 0; earlier positions of the sequence are in the cache or earlier in this batch
+  uint8_t* const*
+      pages;  // of the sequence: page p holds positions [p * kKvPage, ...); enough for pos
   bool want_logits;
   bool want_hidden = false;  // the normed output of the last layer, instead of logits
 };

@@ -56,7 +56,8 @@ KvLayout::KvLayout(const Hparams& h, KvType type) : head_(type, h.head_dim_k, h.
   }
 }
 
-Decoder::Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens, size_t max_logits)
+Decoder::Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens,
+                 size_t max_logits)
     : model_(model),
       h_(model.hparams()),
       pool_(pool),
@@ -98,11 +99,11 @@ Decoder::Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t ma
 
 uint64_t Decoder::PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_logits) {
   const Widths w = WidthsOf(h);
-  const uint64_t floats = 3ull * h.n_embd + w.q + w.kv_k + w.kv_v + w.att + 2 * w.ff + h.rope.n_rot +
-                          (h.n_expert > 0 ? h.n_expert + 2ull * h.n_embd : 0);
+  const uint64_t floats = 3ull * h.n_embd + w.q + w.kv_k + w.kv_v + w.att + 2 * w.ff +
+                          h.rope.n_rot + (h.n_expert > 0 ? h.n_expert + 2ull * h.n_embd : 0);
   // Two quantized forms of the widest input.
-  return max_tokens * floats * 4 + 2 * Q8Activations::PlannedBytes(max_tokens, w.all) + max_logits * uint64_t{h.n_vocab} * 4 +
-         SplitStateFloats(h, max_tokens) * 4;
+  return max_tokens * floats * 4 + 2 * Q8Activations::PlannedBytes(max_tokens, w.all) +
+         max_logits * uint64_t{h.n_vocab} * 4 + SplitStateFloats(h, max_tokens) * 4;
 }
 
 std::span<const float> Decoder::logits(size_t i) const {
@@ -127,16 +128,19 @@ void Decoder::Forward(std::span<const BatchToken> batch) {
   size_t n_logits = 0;
   for (const BatchToken& t : batch) {
     if (t.token < 0 || static_cast<uint32_t>(t.token) >= h_.n_vocab) {
-      Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u", t.token, h_.n_vocab);
+      Fail(ErrorCode::kInvalidArgument, "token %d is outside the vocabulary of %u", t.token,
+           h_.n_vocab);
     }
     if (t.want_logits && t.want_hidden) {
-      Fail(ErrorCode::kInvalidArgument, "token %d wants logits and hidden state, which share their memory", t.token);
+      Fail(ErrorCode::kInvalidArgument,
+           "token %d wants logits and hidden state, which share their memory", t.token);
     }
     n_logits += t.want_logits;
   }
   if (batch.size() > max_tokens_ || n_logits > max_logits_) {
-    Fail(ErrorCode::kInvalidArgument, "batch of %zu tokens with %zu logits; at most %zu and %zu were planned",
-         batch.size(), n_logits, max_tokens_, max_logits_);
+    Fail(ErrorCode::kInvalidArgument,
+         "batch of %zu tokens with %zu logits; at most %zu and %zu were planned", batch.size(),
+         n_logits, max_tokens_, max_logits_);
   }
   if (!batch.empty()) pool_.Region([&] { RunLayers(batch); });
 }
@@ -146,7 +150,8 @@ void Decoder::Multiply(std::span<const Product> products) {
   MultiplyAll(products, input_, pool_);
 }
 
-void Decoder::MultiplyTogether(std::span<const Product> products, FunctionRef<void(size_t, size_t)> finish) {
+void Decoder::MultiplyTogether(std::span<const Product> products,
+                               FunctionRef<void(size_t, size_t)> finish) {
   if (observer_ != nullptr) observer_->Observe(products, input_);
   lutra::MultiplyTogether(products, input_, pool_, finish);
 }
@@ -164,7 +169,8 @@ void Decoder::MultiplyOntoX(const Matrix& w, const std::vector<float>& bias, siz
 
 void Decoder::NormInput(const std::vector<float>& weight, size_t n_tokens) {
   ForTokens(n_tokens, [&](size_t t) {
-    RmsNorm(x_.data() + t * h_.n_embd, weight.data(), h_.n_embd, h_.rms_eps, h_norm_.data() + t * h_.n_embd);
+    RmsNorm(x_.data() + t * h_.n_embd, weight.data(), h_.n_embd, h_.rms_eps,
+            h_norm_.data() + t * h_.n_embd);
   });
   input_.Set(h_norm_.data(), h_.n_embd, n_tokens, h_.n_embd);
 }
@@ -212,7 +218,8 @@ void Decoder::RunLayers(std::span<const BatchToken> batch) {
   const Product product{&model_.output(), logits_.data(), h_.n_vocab};
   Multiply({&product, 1});
   if (!model_.output_bias().empty()) {
-    for (size_t t = 0; t < n_logits; ++t) AddBias(model_.output_bias(), logits_.data() + t * h_.n_vocab);
+    for (size_t t = 0; t < n_logits; ++t)
+      AddBias(model_.output_bias(), logits_.data() + t * h_.n_vocab);
   }
 }
 
@@ -222,12 +229,15 @@ void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
   const size_t n = batch.size();
   const size_t dk = h_.head_dim_k;
   const size_t n_pairs = model_.rope().n_pairs();
-  const Product products[] = {{&layer.q, q_.data(), max_q_}, {&layer.k, k_.data(), max_kv_k_}, {&layer.v, v_.data(), max_kv_v_}};
+  const Product products[] = {{&layer.q, q_.data(), max_q_},
+                              {&layer.k, k_.data(), max_kv_k_},
+                              {&layer.v, v_.data(), max_kv_v_}};
   Multiply(products);
 
   const auto finish_head = [&](size_t t, const std::vector<float>& norm, float* head) {
     if (!norm.empty()) RmsNorm(head, norm.data(), dk, h_.rms_eps, head);
-    if (layer.rotate) model_.rope().Rotate(cos_.data() + t * n_pairs, sin_.data() + t * n_pairs, head);
+    if (layer.rotate)
+      model_.rope().Rotate(cos_.data() + t * n_pairs, sin_.data() + t * n_pairs, head);
   };
   // Neighbouring positions share cache lines of the page: a thread takes several.
   const size_t threads = static_cast<size_t>(pool_.n_threads());
@@ -241,11 +251,13 @@ void Decoder::Attention(std::span<const BatchToken> batch, size_t i) {
       AddBias(layer.k_bias, k);
       AddBias(layer.v_bias, v);
       for (size_t head = 0; head < lh.n_head; ++head) finish_head(t, layer.q_norm, q + head * dk);
-      for (size_t head = 0; head < lh.n_head_kv; ++head) finish_head(t, layer.k_norm, k + head * dk);
+      for (size_t head = 0; head < lh.n_head_kv; ++head)
+        finish_head(t, layer.k_norm, k + head * dk);
       const size_t pos = static_cast<size_t>(batch[t].pos);
       uint8_t* page = batch[t].pages[pos / kKvPage];
       for (size_t head = 0; head < lh.n_head_kv; ++head) {
-        StoreKv(kv_.head(), pos % kKvPage, k + head * dk, v + head * h_.head_dim_v, page + kv_.head_offset(i, head));
+        StoreKv(kv_.head(), pos % kKvPage, k + head * dk, v + head * h_.head_dim_v,
+                page + kv_.head_offset(i, head));
       }
     }
   });
@@ -276,17 +288,24 @@ void Decoder::Attend(std::span<const BatchToken> batch, size_t i) {
   const auto args_of = [&](size_t item) {
     const Run& run = runs_[item % runs_.size()];
     const size_t head = item / runs_.size();
-    return AttentionArgs{&kv_.head(), batch[run.first].pages, kv_.head_offset(i, head),
-                         static_cast<size_t>(batch[run.first].pos), run.n, per_kv,
+    return AttentionArgs{&kv_.head(),
+                         batch[run.first].pages,
+                         kv_.head_offset(i, head),
+                         static_cast<size_t>(batch[run.first].pos),
+                         run.n,
+                         per_kv,
                          1.0f / std::sqrt(static_cast<float>(h_.head_dim_k)),
-                         q_.data() + run.first * max_q_ + head * per_kv * h_.head_dim_k, max_q_,
-                         att_.data() + run.first * max_att_ + head * per_kv * h_.head_dim_v, max_att_};
+                         q_.data() + run.first * max_q_ + head * per_kv * h_.head_dim_k,
+                         max_q_,
+                         att_.data() + run.first * max_att_ + head * per_kv * h_.head_dim_v,
+                         max_att_};
   };
   const size_t threads = static_cast<size_t>(pool_.n_threads());
   bool split = threads > 1 && batch.size() <= kSplitTokens && n_items < 4 * threads;
   size_t most_segments = 1;
   for (const Run& run : runs_) {
-    most_segments = std::max(most_segments, NumSegments(static_cast<size_t>(batch[run.first].pos) / kKvPage + 1));
+    most_segments = std::max(most_segments,
+                             NumSegments(static_cast<size_t>(batch[run.first].pos) / kKvPage + 1));
   }
   split = split && most_segments > 1;
   if (!split) {
@@ -322,7 +341,8 @@ void Decoder::GateAndUp(const FfnWeights& ffn, size_t n_ff, size_t n_tokens) {
   input_.Set(gate_.data(), n_ff, n_tokens, n_ff);
 }
 
-void Decoder::AddExpert(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, FunctionRef<ExpertShare(size_t)> share_of) {
+void Decoder::AddExpert(const FfnWeights& ffn, size_t n_ff, size_t n_tokens,
+                        FunctionRef<ExpertShare(size_t)> share_of) {
   GateAndUp(ffn, n_ff, n_tokens);
   const Product down{&ffn.down, expert_y_.data(), h_.n_embd};
   MultiplyTogether({&down, 1}, [&](size_t begin, size_t end) {
@@ -381,8 +401,9 @@ void Decoder::Experts(const LayerWeights& layer, size_t n) {
     }
     if (m == 0) continue;
     input_.Set(expert_x_.data(), n_embd, m, n_embd);
-    AddExpert(layer.experts[e], h_.n_ff_exp, m,
-              [&](size_t j) { return ExpertShare{expert_tokens_[j], chosen_weight_[expert_rank_[j]]}; });
+    AddExpert(layer.experts[e], h_.n_ff_exp, m, [&](size_t j) {
+      return ExpertShare{expert_tokens_[j], chosen_weight_[expert_rank_[j]]};
+    });
   }
   if (h_.arch->shared_expert) {
     input_.Set(h_norm_.data(), n_embd, n, n_embd);

@@ -28,7 +28,8 @@ class InputObserver {
 class Decoder {
  public:
   // Batches of up to max_tokens tokens, of which up to max_logits want logits.
-  Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens, size_t max_logits);
+  Decoder(const Model& model, ThreadPool& pool, KvType kv_type, size_t max_tokens,
+          size_t max_logits);
 
   // Runs the batch: writes keys and values into the tokens' pages and computes the logits wanted. Allocates nothing. Throws
   // Error(kInvalidArgument) if the batch is larger than declared, a token is outside the vocabulary or wants both logits and
@@ -54,7 +55,8 @@ class Decoder {
  private:
   // All products of input_, seen by the observer.
   void Multiply(std::span<const Product> products);
-  void MultiplyTogether(std::span<const Product> products, FunctionRef<void(size_t, size_t)> finish);
+  void MultiplyTogether(std::span<const Product> products,
+                        FunctionRef<void(size_t, size_t)> finish);
   // x += w * input_ + bias.
   void MultiplyOntoX(const Matrix& w, const std::vector<float>& bias, size_t n_tokens);
   void RunLayers(std::span<const BatchToken> batch);
@@ -70,7 +72,8 @@ class Decoder {
     float weight;
   };
   // y_[token] += weight * ffn(row j of input_), where share_of(j) says which token's row it is.
-  void AddExpert(const FfnWeights& ffn, size_t n_ff, size_t n_tokens, FunctionRef<ExpertShare(size_t)> share_of);
+  void AddExpert(const FfnWeights& ffn, size_t n_ff, size_t n_tokens,
+                 FunctionRef<ExpertShare(size_t)> share_of);
   // x += what the experts make of input_, the rows of h_norm_.
   void Experts(const LayerWeights& layer, size_t n_tokens);
   void ForTokens(size_t n, FunctionRef<void(size_t)> body);
@@ -90,15 +93,15 @@ class Decoder {
   AlignedArray<float> cos_, sin_;        // [max_tokens, n_pairs]
   AlignedArray<float> logits_;           // [max_logits, n_vocab]
   AlignedArray<float> router_, expert_x_, expert_y_;
-  AlignedArray<float> states_;           // attention segment by segment, for batches of few tokens
+  AlignedArray<float> states_;  // attention segment by segment, for batches of few tokens
   struct Run {
-    uint32_t first, n;                   // tokens of the batch
+    uint32_t first, n;  // tokens of the batch
   };
   std::vector<Run> runs_;
-  std::vector<uint32_t> chosen_;         // [max_tokens, n_expert_used]
+  std::vector<uint32_t> chosen_;  // [max_tokens, n_expert_used]
   std::vector<float> chosen_weight_;
   std::vector<uint32_t> expert_tokens_, expert_rank_;
-  size_t n_logits_ = 0, n_hidden_ = 0;   // of the last batch
+  size_t n_logits_ = 0, n_hidden_ = 0;  // of the last batch
 };
 
 }  // namespace lutra

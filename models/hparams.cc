@@ -40,8 +40,8 @@ class KeyReader {
     if (!v && absent == 0) Missing(key);
     const float value = v.value_or(absent);
     if (!(value > 0) || !std::isfinite(value)) {
-      Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be a positive number", Path(), Key(key).c_str(),
-           static_cast<double>(value));
+      Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be a positive number", Path(),
+           Key(key).c_str(), static_cast<double>(value));
     }
     return value;
   }
@@ -59,7 +59,8 @@ class KeyReader {
     Fail(ErrorCode::kCorrupt, "%s: key %s is missing", Path(), Key(key).c_str());
   }
   void CheckRange(const char* key, uint32_t value, uint32_t low, uint32_t high) const {
-    if (value < low || value > high) Bad(key, value, Format("it must be within %u and %u", low, high));
+    if (value < low || value > high)
+      Bad(key, value, Format("it must be within %u and %u", low, high));
   }
 
   const GgufFile& file_;
@@ -72,26 +73,30 @@ void ReadRope(const KeyReader& keys, Hparams* h) {
   const uint32_t n_rot = keys.U32("rope.dimension_count", 0, h->head_dim_k, h->head_dim_k);
   if (n_rot % 2 != 0) keys.Bad("rope.dimension_count", n_rot, "it must be even");
   if (h->arch->rope_spans_head && n_rot != h->head_dim_k) {
-    keys.Bad("rope.dimension_count", n_rot, Format("this architecture rotates whole heads of %u", h->head_dim_k));
+    keys.Bad("rope.dimension_count", n_rot,
+             Format("this architecture rotates whole heads of %u", h->head_dim_k));
   }
   rope.n_rot = n_rot;
   rope.freq_base = keys.Positive("rope.freq_base", 10000.0f);
   if (rope.freq_base < 1) {  // angles would grow from pair to pair
-    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be at least 1", keys.Path(), keys.Key("rope.freq_base").c_str(),
-         static_cast<double>(rope.freq_base));
+    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be at least 1", keys.Path(),
+         keys.Key("rope.freq_base").c_str(), static_cast<double>(rope.freq_base));
   }
 
   const GgufFile& file = keys.file();
-  const char* factor_key = file.Find(keys.Key("rope.scaling.factor")) != nullptr ? "rope.scaling.factor" : "rope.scale_linear";
+  const char* factor_key = file.Find(keys.Key("rope.scaling.factor")) != nullptr
+                               ? "rope.scaling.factor"
+                               : "rope.scale_linear";
   const float factor = file.GetF32(keys.Key(factor_key)).value_or(0);
   if (factor != 0 && !(factor >= 1 / kMaxRopeScale)) {
-    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be 0 (no scaling) or at least %g", keys.Path(),
-         keys.Key(factor_key).c_str(), static_cast<double>(factor), static_cast<double>(1 / kMaxRopeScale));
+    Fail(ErrorCode::kCorrupt, "%s: key %s is %g; it must be 0 (no scaling) or at least %g",
+         keys.Path(), keys.Key(factor_key).c_str(), static_cast<double>(factor),
+         static_cast<double>(1 / kMaxRopeScale));
   }
   const std::string type(file.GetString(keys.Key("rope.scaling.type")).value_or("linear"));
   if (type != "none" && type != "linear" && type != "yarn") {
-    Fail(ErrorCode::kUnsupported, "%s: key %s is '%s'; only none, linear and yarn are supported", keys.Path(),
-         keys.Key("rope.scaling.type").c_str(), Printable(type, 40).c_str());
+    Fail(ErrorCode::kUnsupported, "%s: key %s is '%s'; only none, linear and yarn are supported",
+         keys.Path(), keys.Key("rope.scaling.type").c_str(), Printable(type, 40).c_str());
   }
   if (type != "none" && factor > 0) rope.freq_scale = 1.0f / factor;
   rope.n_ctx_orig = keys.U32("rope.scaling.original_context_length", 1, UINT32_MAX, h->n_ctx_train);
@@ -107,7 +112,8 @@ void ReadRope(const KeyReader& keys, Hparams* h) {
 Hparams ReadHparams(const GgufFile& file) {
   const auto name = file.GetString("general.architecture");
   if (!name) {
-    Fail(ErrorCode::kCorrupt, "%s: key general.architecture is missing: not a model file", file.path().c_str());
+    Fail(ErrorCode::kCorrupt, "%s: key general.architecture is missing: not a model file",
+         file.path().c_str());
   }
   Hparams h{};
   h.arch = FindArch(*name);
@@ -123,16 +129,20 @@ Hparams ReadHparams(const GgufFile& file) {
   h.n_layer = keys.U32("block_count", 1, kMaxLayers);
 
   const auto* tokens = file.GetStrings("tokenizer.ggml.tokens");
-  h.n_vocab = tokens != nullptr ? static_cast<uint32_t>(std::min<size_t>(tokens->size(), UINT32_MAX))
-                                : keys.U32("vocab_size", 0, 1u << 28, 0);
+  h.n_vocab = tokens != nullptr
+                  ? static_cast<uint32_t>(std::min<size_t>(tokens->size(), UINT32_MAX))
+                  : keys.U32("vocab_size", 0, 1u << 28, 0);
   if (h.n_vocab == 0) {
-    Fail(ErrorCode::kCorrupt, "%s: the vocabulary (tokenizer.ggml.tokens) is missing or empty", file.path().c_str());
+    Fail(ErrorCode::kCorrupt, "%s: the vocabulary (tokenizer.ggml.tokens) is missing or empty",
+         file.path().c_str());
   }
 
   const auto heads = keys.PerLayer("attention.head_count", h.n_layer, 1, kMaxHeads, {});
   const auto heads_kv = keys.PerLayer("attention.head_count_kv", h.n_layer, 1, kMaxHeads, heads);
-  h.head_dim_k = keys.U32("attention.key_length", 1, kMaxHeadDim, std::max(1u, h.n_embd / heads[0]));
-  h.head_dim_v = keys.U32("attention.value_length", 1, kMaxHeadDim, std::max(1u, h.n_embd / heads[0]));
+  h.head_dim_k =
+      keys.U32("attention.key_length", 1, kMaxHeadDim, std::max(1u, h.n_embd / heads[0]));
+  h.head_dim_v =
+      keys.U32("attention.value_length", 1, kMaxHeadDim, std::max(1u, h.n_embd / heads[0]));
   h.rms_eps = keys.Positive("attention.layer_norm_rms_epsilon", 0);
 
   const ArchSpec::Experts experts = h.arch->experts;
@@ -143,12 +153,13 @@ Hparams ReadHparams(const GgufFile& file) {
   h.n_expert_used = keys.U32("expert_used_count", h.n_expert > 0 ? 1 : 0, h.n_expert);
 
   const bool dense = h.n_expert == 0;
-  const auto n_ff = keys.PerLayer("feed_forward_length", h.n_layer, dense ? 1 : 0, kMaxWidth,
-                                  dense ? std::vector<uint32_t>() : std::vector<uint32_t>(h.n_layer, 0));
+  const auto n_ff =
+      keys.PerLayer("feed_forward_length", h.n_layer, dense ? 1 : 0, kMaxWidth,
+                    dense ? std::vector<uint32_t>() : std::vector<uint32_t>(h.n_layer, 0));
   if (!dense) {
-    h.n_ff_exp = h.arch->expert_ff_key
-                     ? keys.U32("expert_feed_forward_length", 1, kMaxWidth, n_ff[0] / h.n_expert_used)
-                     : n_ff[0];
+    h.n_ff_exp = h.arch->expert_ff_key ? keys.U32("expert_feed_forward_length", 1, kMaxWidth,
+                                                  n_ff[0] / h.n_expert_used)
+                                       : n_ff[0];
     if (h.n_ff_exp == 0) keys.Bad("feed_forward_length", 0, "experts need a size");
     if (h.arch->shared_expert) {
       h.n_ff_shexp = keys.U32("expert_shared_feed_forward_length", 1, kMaxWidth, n_ff[0]);
@@ -157,11 +168,13 @@ Hparams ReadHparams(const GgufFile& file) {
   for (uint32_t i = 0; i < h.n_layer; ++i) {
     h.layers.push_back({heads[i], heads_kv[i], n_ff[i]});
     if (heads[i] % heads_kv[i] != 0) {
-      keys.Bad("attention.head_count_kv", heads_kv[i], Format("it must divide the %u query heads", heads[i]));
+      keys.Bad("attention.head_count_kv", heads_kv[i],
+               Format("it must divide the %u query heads", heads[i]));
     }
     if (heads[i] / heads_kv[i] > kMaxHeadsPerKv) {
       keys.Bad("attention.head_count_kv", heads_kv[i],
-               Format("%u query heads would share one; at most %zu may", heads[i] / heads_kv[i], kMaxHeadsPerKv));
+               Format("%u query heads would share one; at most %zu may", heads[i] / heads_kv[i],
+                      kMaxHeadsPerKv));
     }
     if (uint64_t{heads[i]} * std::max(h.head_dim_k, h.head_dim_v) > kMaxWidth) {
       keys.Bad("attention.head_count", heads[i], "heads times head size is too large");

@@ -39,7 +39,7 @@ struct Hparams {
 // Limits of what a file may ask for; generous against any published model.
 inline constexpr uint32_t kMaxLayers = 512;
 inline constexpr uint32_t kMaxExperts = 512;
-inline constexpr uint32_t kMaxWidth = 1u << 20;   // n_embd, n_ff, heads * head size
+inline constexpr uint32_t kMaxWidth = 1u << 20;  // n_embd, n_ff, heads * head size
 inline constexpr uint32_t kMaxHeadDim = 1024;
 inline constexpr uint32_t kMaxHeads = 4096;
 // What scaling may multiply rotary angles by (published models divide them): 2^24 positions times this is the range of SinCos.

@@ -137,12 +137,18 @@ bool IsGguf(std::span<const uint8_t> bytes) {
 
 // Fused products record under one name only.
 constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
-    {"ffn_gate_exps", "ffn_up_exps"},      {"ffn_gate_exps", "ffn_gate_up_exps"},
-    {"ffn_up_exps", "ffn_gate_up_exps"},   {"ffn_up_exps", "ffn_gate_exps"},
-    {"ffn_gate_up_exps", "ffn_up_exps"},   {"ffn_gate_up_exps", "ffn_gate_exps"},
-    {"ffn_gate.weight", "ffn_up.weight"},  {"ffn_up.weight", "ffn_gate.weight"},
-    {"ffn_gate_shexp", "ffn_up_shexp"},    {"ffn_up_shexp", "ffn_gate_shexp"},
-    {"attn_v_b", "attn_kv_b"},             {"attn_kv_b", "attn_v_b"},
+    {"ffn_gate_exps", "ffn_up_exps"},
+    {"ffn_gate_exps", "ffn_gate_up_exps"},
+    {"ffn_up_exps", "ffn_gate_up_exps"},
+    {"ffn_up_exps", "ffn_gate_exps"},
+    {"ffn_gate_up_exps", "ffn_up_exps"},
+    {"ffn_gate_up_exps", "ffn_gate_exps"},
+    {"ffn_gate.weight", "ffn_up.weight"},
+    {"ffn_up.weight", "ffn_gate.weight"},
+    {"ffn_gate_shexp", "ffn_up_shexp"},
+    {"ffn_up_shexp", "ffn_gate_shexp"},
+    {"attn_v_b", "attn_kv_b"},
+    {"attn_kv_b", "attn_v_b"},
 };
 
 }  // namespace

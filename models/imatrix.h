@@ -30,8 +30,8 @@ struct Imatrix {
   std::string path;
   bool legacy = false;  // from the older form
   std::vector<std::string> datasets;
-  uint32_t chunk_count = 0;  // chunks that were seen; 0: not told
-  uint32_t chunk_size = 0;   // tokens a chunk; 0: not told
+  uint32_t chunk_count = 0;                                  // chunks that were seen; 0: not told
+  uint32_t chunk_size = 0;                                   // tokens a chunk; 0: not told
   std::map<std::string, ImatrixEntry, std::less<>> entries;  // by the weight's name
 
   // The form is told by the first bytes. Throws Error: kNotFound, kIo, kCorrupt (file, entry,

@@ -74,18 +74,21 @@ std::vector<ImatrixStatistics> StatisticsOf(const Imatrix& imatrix) {
     s.outliers = static_cast<double>(outliers) / n;
     s.normalized_entropy = s.n > 1 ? s.entropy / std::log2(n) : 0;
     if (s.layer > 0) {
-      const auto before = imatrix.entries.find("blk." + std::to_string(s.layer - 1) + name.substr(name.find('.', 4)));
+      const auto before = imatrix.entries.find("blk." + std::to_string(s.layer - 1) +
+                                               name.substr(name.find('.', 4)));
       if (before != imatrix.entries.end()) s.cosine = Cosine(entry.sums, before->second.sums);
     }
     all.push_back(std::move(s));
   }
-  std::stable_sort(all.begin(), all.end(), [](const ImatrixStatistics& a, const ImatrixStatistics& b) {
-    return a.tensor != b.tensor ? a.tensor < b.tensor : a.sum > b.sum;
-  });
+  std::stable_sort(all.begin(), all.end(),
+                   [](const ImatrixStatistics& a, const ImatrixStatistics& b) {
+                     return a.tensor != b.tensor ? a.tensor < b.tensor : a.sum > b.sum;
+                   });
   return all;
 }
 
-std::vector<ImatrixLayerStatistics> LayerStatisticsOf(const std::vector<ImatrixStatistics>& tensors) {
+std::vector<ImatrixLayerStatistics> LayerStatisticsOf(
+    const std::vector<ImatrixStatistics>& tensors) {
   std::map<int32_t, ImatrixLayerStatistics> layers;
   std::map<int32_t, double> columns;
   for (const ImatrixStatistics& t : tensors) {

@@ -27,7 +27,8 @@ void WriteGguf(const Imatrix& imatrix, const std::string& path) {
   writer.Set("imatrix.chunk_size", imatrix.chunk_size);
   for (const auto& [weight, entry] : imatrix.entries) {
     const bool one = entry.n_matrices == 1;
-    const uint64_t sums_dims[] = {entry.n_columns, entry.n_matrices}, counts_dims[] = {1, entry.n_matrices};
+    const uint64_t sums_dims[] = {entry.n_columns, entry.n_matrices},
+                   counts_dims[] = {1, entry.n_matrices};
     writer.AddTensor(weight + ".in_sum2", std::span(sums_dims, one ? 1 : 2), kF32Type,
                      BytesOf(entry.sums.data(), entry.sums.size()));
     writer.AddTensor(weight + ".counts", std::span(counts_dims, one ? 1 : 2), kF32Type,
@@ -39,14 +40,17 @@ void WriteGguf(const Imatrix& imatrix, const std::string& path) {
 void WriteLegacy(const Imatrix& imatrix, const std::string& path) {
   TemporaryFile file(path);
   const auto write_int = [&](uint64_t n) {
-    const int32_t value = static_cast<int32_t>(std::min<uint64_t>(n, std::numeric_limits<int32_t>::max()));
+    const int32_t value =
+        static_cast<int32_t>(std::min<uint64_t>(n, std::numeric_limits<int32_t>::max()));
     file.Write(BytesOf(&value, 1));
   };
   const auto write_text = [&](const std::string& text) {
     write_int(text.size());
     file.Write(BytesOf(text.data(), text.size()));
   };
-  const auto max_count = [](const ImatrixEntry& e) { return *std::max_element(e.counts.begin(), e.counts.end()); };
+  const auto max_count = [](const ImatrixEntry& e) {
+    return *std::max_element(e.counts.begin(), e.counts.end());
+  };
   uint64_t n = 0;
   for (const auto& [weight, entry] : imatrix.entries) n += max_count(entry) > 0;
   write_int(n);
@@ -77,8 +81,8 @@ void WriteLegacy(const Imatrix& imatrix, const std::string& path) {
 
 }  // namespace
 
-void ImatrixSum::Add(const std::string& weight, std::span<const double> sums, std::span<const double> counts,
-                     const std::string& from) {
+void ImatrixSum::Add(const std::string& weight, std::span<const double> sums,
+                     std::span<const double> counts, const std::string& from) {
   Entry& e = entries_[weight];
   if (e.sums.empty()) {
     e.n_columns = sums.size() / counts.size();
@@ -87,13 +91,14 @@ void ImatrixSum::Add(const std::string& weight, std::span<const double> sums, st
     return;
   }
   // The older form does not tell how many matrices its values are: one count stands for all.
-  const bool fits = e.sums.size() == sums.size() &&
-                    (e.counts.size() == counts.size() || e.counts.size() == 1 || counts.size() == 1);
+  const bool fits = e.sums.size() == sums.size() && (e.counts.size() == counts.size() ||
+                                                     e.counts.size() == 1 || counts.size() == 1);
   if (!fits) {
     Fail(ErrorCode::kInvalidArgument,
-         "%s: '%s' has %zu sums in %zu matrices, here it has %zu in %zu: importance matrices of different models cannot be added",
-         Printable(from, 400).c_str(), Printable(weight, 80).c_str(), sums.size(), counts.size(), e.sums.size(),
-         e.counts.size());
+         "%s: '%s' has %zu sums in %zu matrices, here it has %zu in %zu: importance matrices of "
+         "different models cannot be added",
+         Printable(from, 400).c_str(), Printable(weight, 80).c_str(), sums.size(), counts.size(),
+         e.sums.size(), e.counts.size());
   }
   if (e.counts.size() < counts.size()) {
     e.counts.resize(counts.size(), e.counts[0]);
@@ -122,7 +127,8 @@ void ImatrixSum::AddDataset(const std::string& name) {
 
 uint32_t ImatrixSum::chunk_count() const {
   double most = 0;
-  for (const auto& [weight, e] : entries_) most = std::max(most, *std::max_element(e.counts.begin(), e.counts.end()));
+  for (const auto& [weight, e] : entries_)
+    most = std::max(most, *std::max_element(e.counts.begin(), e.counts.end()));
   return static_cast<uint32_t>(std::min(most / chunk_size_, 4294967295.0));
 }
 
@@ -139,7 +145,9 @@ Imatrix ImatrixSum::Result() const {
     entry.counts.assign(e.counts.begin(), e.counts.end());
     for (size_t i = 0; i < entry.sums.size(); ++i) {
       if (std::isfinite(entry.sums[i])) continue;
-      Fail(ErrorCode::kCorrupt, "%s: the activations of column %zu of matrix %zu sum to %g: they overflow or are no numbers",
+      Fail(ErrorCode::kCorrupt,
+           "%s: the activations of column %zu of matrix %zu sum to %g: they overflow or are no "
+           "numbers",
            Printable(weight, 80).c_str(), i % e.n_columns, i / e.n_columns, e.sums[i]);
     }
     out.entries.emplace(weight, std::move(entry));
@@ -156,7 +164,8 @@ std::vector<std::string> ImatrixGaps(const Imatrix& imatrix) {
   for (const auto& [weight, entry] : imatrix.entries) {
     const auto empty = std::count(entry.counts.begin(), entry.counts.end(), 0.0f);
     if (empty == 0) continue;
-    lines.push_back(Format("%s: %td of %" PRIu64 " matrices have no data", Printable(weight, 80).c_str(), empty, entry.n_matrices));
+    lines.push_back(Format("%s: %td of %" PRIu64 " matrices have no data",
+                           Printable(weight, 80).c_str(), empty, entry.n_matrices));
   }
   return lines;
 }

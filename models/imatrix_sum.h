@@ -26,7 +26,8 @@ class ImatrixSum {
   // Adds all entries and the data sets. Throws Error(kInvalidArgument) naming both files' sizes if an entry has another shape here.
   void Add(const Imatrix& imatrix);
   // Adds to one entry, made if it is not there: sums [n_matrices, n_columns], counts [n_matrices]. `from` names the origin in errors.
-  void Add(const std::string& weight, std::span<const double> sums, std::span<const double> counts, const std::string& from);
+  void Add(const std::string& weight, std::span<const double> sums, std::span<const double> counts,
+           const std::string& from);
   // Behind the others, unless it is the last one already.
   void AddDataset(const std::string& name);
 

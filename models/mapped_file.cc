@@ -121,7 +121,8 @@ MappedFile::~MappedFile() {
 uint8_t* MappedFile::Edit() {
   uint8_t* data = const_cast<uint8_t*>(data_);
   if (owned_ && !memory_ && ::mprotect(data, size_, PROT_READ | PROT_WRITE) != 0) {
-    Fail(ErrorCode::kIo, "%s: cannot get a private copy: %s", Printable(path_, 400).c_str(), std::strerror(errno));
+    Fail(ErrorCode::kIo, "%s: cannot get a private copy: %s", Printable(path_, 400).c_str(),
+         std::strerror(errno));
   }
   return data;
 }

@@ -10,10 +10,10 @@
 namespace lutra {
 
 struct NamedMatrix {
-  std::string tensor;     // "blk.0.ffn_down_exps.weight"
-  uint32_t index;         // which matrix of the tensor: the expert; 0 of others
-  uint32_t n_matrices;    // of the tensor
-  const Matrix* matrix;   // of the model, which must outlive it
+  std::string tensor;    // "blk.0.ffn_down_exps.weight"
+  uint32_t index;        // which matrix of the tensor: the expert; 0 of others
+  uint32_t n_matrices;   // of the tensor
+  const Matrix* matrix;  // of the model, which must outlive it
 };
 
 // Every matrix that the forward pass multiplies with, layer by layer, then the output (named token_embd.weight where it is tied). The parts of

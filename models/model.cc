@@ -46,15 +46,17 @@ class ModelLoader {
 
  private:
   [[noreturn]] void Unreadable(const GgufTensor& t) const {
-    Fail(ErrorCode::kUnsupported, "%s: tensor %s has type %s (id %u), which cannot be computed with",
-         file_.path().c_str(), t.name.c_str(), t.type->name, t.type->id);
+    Fail(ErrorCode::kUnsupported,
+         "%s: tensor %s has type %s (id %u), which cannot be computed with", file_.path().c_str(),
+         t.name.c_str(), t.type->name, t.type->id);
   }
 
   // Factors that some files keep beside a matrix; leaving them out would be silently wrong.
   void RefuseUnknownScales() const {
     for (const GgufTensor& t : file_.tensors()) {
       if (t.name.ends_with(".scale") || t.name.ends_with(".input_scale")) {
-        Fail(ErrorCode::kUnsupported, "%s: tensor %s: models with separate scale tensors are not supported",
+        Fail(ErrorCode::kUnsupported,
+             "%s: tensor %s: models with separate scale tensors are not supported",
              file_.path().c_str(), t.name.c_str());
       }
     }
@@ -68,12 +70,15 @@ class ModelLoader {
 
   const GgufTensor& Require(const std::string& name, std::initializer_list<uint64_t> dims) {
     const GgufTensor* t = file_.FindTensor(name);
-    if (t == nullptr) Fail(ErrorCode::kCorrupt, "%s: tensor %s is missing", file_.path().c_str(), name.c_str());
+    if (t == nullptr)
+      Fail(ErrorCode::kCorrupt, "%s: tensor %s is missing", file_.path().c_str(), name.c_str());
     bool same = true;
-    for (size_t i = 0; i < 4; ++i) same = same && t->dim(i) == (i < dims.size() ? dims.begin()[i] : 1);
+    for (size_t i = 0; i < 4; ++i)
+      same = same && t->dim(i) == (i < dims.size() ? dims.begin()[i] : 1);
     if (!same) {
-      Fail(ErrorCode::kCorrupt, "%s: tensor %s has shape %s, but the metadata says %s", file_.path().c_str(),
-           name.c_str(), ShapeText(t->dims).c_str(), ShapeText({dims.begin(), dims.size()}).c_str());
+      Fail(ErrorCode::kCorrupt, "%s: tensor %s has shape %s, but the metadata says %s",
+           file_.path().c_str(), name.c_str(), ShapeText(t->dims).c_str(),
+           ShapeText({dims.begin(), dims.size()}).c_str());
     }
     ++n_used_;
     return *t;
@@ -207,7 +212,8 @@ class ModelLoader {
       for (const float f : rope.freq_factors) {
         const float least = std::max(1.0f, rope.freq_scale) / kMaxRopeScale;
         if (!(f >= least) || !std::isfinite(f)) {
-          Fail(ErrorCode::kCorrupt, "%s: tensor rope_freqs.weight holds %g; its values must be finite and at least %g",
+          Fail(ErrorCode::kCorrupt,
+               "%s: tensor rope_freqs.weight holds %g; its values must be finite and at least %g",
                file_.path().c_str(), static_cast<double>(f), static_cast<double>(least));
         }
       }
@@ -245,8 +251,9 @@ uint64_t Model::PlannedBytes(const GgufFile& file) {
   for (const GgufTensor& t : file.tensors()) {
     const Packer* packer = FindPacker(t.type->id);
     const uint64_t n_rows = t.dim(1) * t.dim(2) * t.dim(3);
-    const bool repacked = packer != nullptr && t.dims.size() >= 2 &&
-                          !(t.name == "token_embd.weight" && file.FindTensor("output.weight") != nullptr);
+    const bool repacked =
+        packer != nullptr && t.dims.size() >= 2 &&
+        !(t.name == "token_embd.weight" && file.FindTensor("output.weight") != nullptr);
     // Float tensors, and an embedding beside a separate output, stay mapped: they count as their file bytes.
     total += repacked ? (n_rows + 15) / 16 * packer->panel_bytes(t.dims[0]) : t.bytes;
   }

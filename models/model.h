@@ -27,10 +27,10 @@ struct LayerWeights {
   std::vector<float> q_bias, k_bias, v_bias, o_bias;  // or empty
   std::vector<float> q_norm, k_norm;                  // [head_dim_k], or empty
   bool rotate = true;
-  FfnWeights ffn;                    // dense layers
-  Matrix router;                     // [n_expert, n_embd], expert layers
+  FfnWeights ffn;  // dense layers
+  Matrix router;   // [n_expert, n_embd], expert layers
   std::vector<FfnWeights> experts;
-  Matrix shared_gate;                // [1, n_embd]: sigmoid of the product scales the shared expert
+  Matrix shared_gate;  // [1, n_embd]: sigmoid of the product scales the shared expert
   FfnWeights shared;
 };
 
@@ -41,7 +41,8 @@ using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
 class Model {
  public:
   // Reads hyperparameters, checks the shape of every tensor against them, then packs. Throws Error.
-  static std::unique_ptr<Model> Load(GgufFile file, ThreadPool& pool, const LoadProgress& progress = {});
+  static std::unique_ptr<Model> Load(GgufFile file, ThreadPool& pool,
+                                     const LoadProgress& progress = {});
 
   const GgufFile& file() const { return file_; }
   const Hparams& hparams() const { return hparams_; }

@@ -65,8 +65,9 @@ std::optional<ModelQuality> ModelQuality::Read(const GgufFile& file) {
   if (q.tensor_bytes != bytes) return std::nullopt;
   q.tensor_errors = file.GetF32s(Key("tensor_errors")).value_or(std::vector<float>());
   if (q.tensor_errors.size() != file.tensors().size()) {
-    Fail(ErrorCode::kCorrupt, "%s: key '%stensor_errors': has %zu values for %zu tensors", Printable(file.path(), 400).c_str(),
-         kQualityPrefix.data(), q.tensor_errors.size(), file.tensors().size());
+    Fail(ErrorCode::kCorrupt, "%s: key '%stensor_errors': has %zu values for %zu tensors",
+         Printable(file.path(), 400).c_str(), kQualityPrefix.data(), q.tensor_errors.size(),
+         file.tensors().size());
   }
   return q;
 }
@@ -76,7 +77,8 @@ std::vector<size_t> ModelQuality::WorstTensors(size_t n) const {
   for (size_t i = 0; i < tensor_errors.size(); ++i) {
     if (tensor_errors[i] > 0.0f) order.push_back(i);
   }
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tensor_errors[a] > tensor_errors[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return tensor_errors[a] > tensor_errors[b]; });
   order.resize(std::min(order.size(), n));
   return order;
 }

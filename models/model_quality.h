@@ -19,8 +19,9 @@ struct ModelQuality {
   struct Value {
     float value = 0, error = 0;
   };
-  uint64_t tensor_bytes = 0;  // of the file described: other programs carry keys over to files they are not true of
-  std::string reference;      // file name of the source
+  uint64_t tensor_bytes =
+      0;  // of the file described: other programs carry keys over to files they are not true of
+  std::string reference;    // file name of the source
   std::string text;         // file name
   std::string text_sha256;  // of all its bytes, hexadecimal
   uint64_t text_bytes = 0;

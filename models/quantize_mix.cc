@@ -17,70 +17,37 @@ constexpr uint32_t kId = F::kInfo.type_id;
 
 // Numbers of general.file_type are fixed by llama.cpp and ik_llama.cpp.
 constexpr QuantizeMix kMixes[] = {
-    {"F32", 0, kId<F32>},
-    {"F16", 1, kId<F16>},
-    {"BF16", 32, kId<Bf16>},
-    {"Q4_0", 2, kId<Q4_0>},
-    {"Q4_1", 3, kId<Q4_1>},
-    {"Q5_0", 8, kId<Q5_0>},
-    {"Q5_1", 9, kId<Q5_1>},
-    {"Q6_0", 135, kId<Q6_0>},
-    {"Q8_0", 7, kId<Q8_0>},
-    {"MXFP4", 38, kId<Mxfp4>},
-    {"Q2_K", 10, kId<Q2K>},
-    {"Q2_K_S", 21, kId<Q2K>},
-    {"Q3_K", 12, kId<Q3K>},
-    {"Q3_K_S", 11, kId<Q3K>},
-    {"Q3_K_M", 12, kId<Q3K>},
-    {"Q3_K_L", 13, kId<Q3K>},
-    {"Q4_K", 15, kId<Q4K>},
-    {"Q4_K_S", 14, kId<Q4K>},
-    {"Q4_K_M", 15, kId<Q4K>},
-    {"Q5_K", 17, kId<Q5K>},
-    {"Q5_K_S", 16, kId<Q5K>},
-    {"Q5_K_M", 17, kId<Q5K>},
-    {"Q6_K", 18, kId<Q6K>},
-    {"IQ1_S", 24, kId<Iq1S>},
-    {"IQ1_M", 31, kId<Iq1M>},
-    {"IQ2_XXS", 19, kId<Iq2Xxs>},
-    {"IQ2_XS", 20, kId<Iq2Xs>},
-    {"IQ2_S", 28, kId<Iq2Xs>},
-    {"IQ2_M", 29, kId<Iq2S>},
-    {"IQ3_XXS", 23, kId<Iq3Xxs>},
-    {"IQ3_XS", 22, kId<Iq3S>},
-    {"IQ3_S", 26, kId<Iq3S>},
-    {"IQ3_M", 27, kId<Iq3S>},
-    {"IQ4_NL", 25, kId<Iq4Nl>},
-    {"IQ4_XS", 30, kId<Iq4Xs>},
-    {"IQ1_KT", 156, kId<Iq1Kt>},
-    {"IQ2_KT", 151, kId<Iq2Kt>},
-    {"IQ3_KT", 152, kId<Iq3Kt>},
-    {"IQ4_KT", 153, kId<Iq4Kt>},
-    {"IQ2_K", 138, kId<Iq2K>},
-    {"IQ2_KS", 147, kId<Iq2Ks>},
-    {"IQ2_KL", 155, kId<Iq2Kl>},
-    {"IQ3_K", 139, kId<Iq3K>},
-    {"IQ3_KS", 154, kId<Iq3Ks>},
-    {"IQ3_KL", 146, kId<Iq3K>},
-    {"IQ4_K", 140, kId<Iq4K>},
-    {"IQ4_KS", 145, kId<Iq4Ks>},
-    {"IQ4_KSS", 148, kId<Iq4Kss>},
-    {"IQ5_K", 141, kId<Iq5K>},
-    {"IQ5_KS", 150, kId<Iq5Ks>},
-    {"IQ6_K", 142, kId<Iq6K>},
-    {"TQ1_0", 36, kId<Tq1_0>},
-    {"TQ2_0", 37, kId<Tq2_0>},
-    {"IQ1_BN", 136, kId<Iq1Bn>},
+    {"F32", 0, kId<F32>},        {"F16", 1, kId<F16>},         {"BF16", 32, kId<Bf16>},
+    {"Q4_0", 2, kId<Q4_0>},      {"Q4_1", 3, kId<Q4_1>},       {"Q5_0", 8, kId<Q5_0>},
+    {"Q5_1", 9, kId<Q5_1>},      {"Q6_0", 135, kId<Q6_0>},     {"Q8_0", 7, kId<Q8_0>},
+    {"MXFP4", 38, kId<Mxfp4>},   {"Q2_K", 10, kId<Q2K>},       {"Q2_K_S", 21, kId<Q2K>},
+    {"Q3_K", 12, kId<Q3K>},      {"Q3_K_S", 11, kId<Q3K>},     {"Q3_K_M", 12, kId<Q3K>},
+    {"Q3_K_L", 13, kId<Q3K>},    {"Q4_K", 15, kId<Q4K>},       {"Q4_K_S", 14, kId<Q4K>},
+    {"Q4_K_M", 15, kId<Q4K>},    {"Q5_K", 17, kId<Q5K>},       {"Q5_K_S", 16, kId<Q5K>},
+    {"Q5_K_M", 17, kId<Q5K>},    {"Q6_K", 18, kId<Q6K>},       {"IQ1_S", 24, kId<Iq1S>},
+    {"IQ1_M", 31, kId<Iq1M>},    {"IQ2_XXS", 19, kId<Iq2Xxs>}, {"IQ2_XS", 20, kId<Iq2Xs>},
+    {"IQ2_S", 28, kId<Iq2Xs>},   {"IQ2_M", 29, kId<Iq2S>},     {"IQ3_XXS", 23, kId<Iq3Xxs>},
+    {"IQ3_XS", 22, kId<Iq3S>},   {"IQ3_S", 26, kId<Iq3S>},     {"IQ3_M", 27, kId<Iq3S>},
+    {"IQ4_NL", 25, kId<Iq4Nl>},  {"IQ4_XS", 30, kId<Iq4Xs>},   {"IQ1_KT", 156, kId<Iq1Kt>},
+    {"IQ2_KT", 151, kId<Iq2Kt>}, {"IQ3_KT", 152, kId<Iq3Kt>},  {"IQ4_KT", 153, kId<Iq4Kt>},
+    {"IQ2_K", 138, kId<Iq2K>},   {"IQ2_KS", 147, kId<Iq2Ks>},  {"IQ2_KL", 155, kId<Iq2Kl>},
+    {"IQ3_K", 139, kId<Iq3K>},   {"IQ3_KS", 154, kId<Iq3Ks>},  {"IQ3_KL", 146, kId<Iq3K>},
+    {"IQ4_K", 140, kId<Iq4K>},   {"IQ4_KS", 145, kId<Iq4Ks>},  {"IQ4_KSS", 148, kId<Iq4Kss>},
+    {"IQ5_K", 141, kId<Iq5K>},   {"IQ5_KS", 150, kId<Iq5Ks>},  {"IQ6_K", 142, kId<Iq6K>},
+    {"TQ1_0", 36, kId<Tq1_0>},   {"TQ2_0", 37, kId<Tq2_0>},    {"IQ1_BN", 136, kId<Iq1Bn>},
     {"IQ2_BN", 137, kId<Iq2Bn>},
 };
 
 bool SameName(std::string_view a, std::string_view b) {
   return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) {
-           return std::toupper(static_cast<unsigned char>(x)) == std::toupper(static_cast<unsigned char>(y));
+           return std::toupper(static_cast<unsigned char>(x)) ==
+                  std::toupper(static_cast<unsigned char>(y));
          });
 }
 
-bool Has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+bool Has(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
 
 // Layers that some mixes give more bits: the first and last eighths, and every third between.
 bool More(uint32_t i, uint32_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
@@ -89,7 +56,8 @@ bool More(uint32_t i, uint32_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n
 uint32_t BlockOf(std::string_view name) {
   const size_t at = name.find("blk.");
   uint32_t n = 0;
-  if (at != std::string_view::npos) std::from_chars(name.data() + at + 4, name.data() + name.size(), n);
+  if (at != std::string_view::npos)
+    std::from_chars(name.data() + at + 4, name.data() + name.size(), n);
   return n;
 }
 
@@ -120,18 +88,21 @@ std::string WritableTypeNames() {
 }
 
 bool IsQuantizable(const GgufTensor& tensor) {
-  if (!tensor.type->readable || tensor.dims.size() < 2 || !tensor.name.ends_with("weight")) return false;
+  if (!tensor.type->readable || tensor.dims.size() < 2 || !tensor.name.ends_with("weight"))
+    return false;
   // A matrix of one row or column is a vector.
   if (tensor.n_weights() == tensor.dim(0)) return false;
-  for (const char* part : {"_norm.weight", "ffn_gate_inp", "ssm_conv1d", "ssm_x.weight", "ssm_dt.weight", "attn_rel_b.weight",
-                           "position_embd", "token_types", "rope_freqs"}) {
+  for (const char* part :
+       {"_norm.weight", "ffn_gate_inp", "ssm_conv1d", "ssm_x.weight", "ssm_dt.weight",
+        "attn_rel_b.weight", "position_embd", "token_types", "rope_freqs"}) {
     if (Has(tensor.name, part)) return false;
   }
   return true;
 }
 
 bool IsOutput(const GgufFile& file, const GgufTensor& tensor) {
-  return tensor.name == "output.weight" || (tensor.name == "token_embd.weight" && file.FindTensor("output.weight") == nullptr);
+  return tensor.name == "output.weight" ||
+         (tensor.name == "token_embd.weight" && file.FindTensor("output.weight") == nullptr);
 }
 bool IsEmbedding(const GgufTensor& tensor) { return tensor.name == "token_embd.weight"; }
 
@@ -187,8 +158,8 @@ bool MixRules::Is(std::initializer_list<std::string_view> names) const {
 }
 
 uint32_t MixRules::OutputType() const {
-  if (Is({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ2_K", "IQ2_KS", "IQ2_KL", "IQ3_K", "IQ3_KS",
-          "IQ1_KT", "IQ2_KT", "IQ3_KT"})) {
+  if (Is({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ2_K", "IQ2_KS",
+          "IQ2_KL", "IQ3_K", "IQ3_KS", "IQ1_KT", "IQ2_KT", "IQ3_KT"})) {
     return tied_ ? kId<Iq4K> : kId<Q5K>;
   }
   if (tied_ && Is({"IQ3_S", "IQ3_M", "IQ3_KL", "IQ4_XS", "IQ4_KS", "IQ4_KSS"})) return kId<Iq5K>;
@@ -206,7 +177,8 @@ uint32_t MixRules::LowBitType(std::string_view name) {
     if (gqa_ >= 2 || n_expert_ >= 2) return kId<Iq3K>;
     return larger ? kId<Iq3S> : kId<Q2K>;
   }
-  if (n_expert_ >= 8 && (Has(name, "attn_k") || (Has(name, "attn_q") && !Has(name, "attn_qkv")))) return kId<Q4K>;
+  if (n_expert_ >= 8 && (Has(name, "attn_k") || (Has(name, "attn_q") && !Has(name, "attn_qkv"))))
+    return kId<Q4K>;
   if (Has(name, "attn_qkv")) return larger ? kId<Iq3Xxs> : kt ? kId<Iq3K> : kId<Iq2K>;
   if (kt && Has(name, "_shexp")) return kId<Iq4K>;
   if (Has(name, "ffn_down")) {
@@ -273,8 +245,9 @@ uint32_t MixRules::AttentionValueType() {
 uint32_t MixRules::AttentionOutputType() const {
   if (n_expert_ >= 4) {
     if (Is({"IQ2_KL"})) return kId<Iq4Ks>;
-    if (Is({"Q2_K", "Q3_K", "Q3_K_S", "Q3_K_M", "Q4_K", "Q4_K_S", "Q4_K_M", "IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_NL",
-            "IQ4_XS", "IQ2_K", "IQ3_K", "IQ3_KL", "IQ3_KS", "IQ3_KT", "IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ5_KS"})) {
+    if (Is({"Q2_K",   "Q3_K",   "Q3_K_S", "Q3_K_M", "Q4_K",    "Q4_K_S", "Q4_K_M", "IQ3_XXS",
+            "IQ3_XS", "IQ3_S",  "IQ3_M",  "IQ4_NL", "IQ4_XS",  "IQ2_K",  "IQ3_K",  "IQ3_KL",
+            "IQ3_KS", "IQ3_KT", "IQ4_K",  "IQ4_KS", "IQ4_KSS", "IQ5_KS"})) {
       return kId<Q5K>;
     }
     return mix_.default_type;
@@ -322,7 +295,8 @@ uint32_t MixRules::Next(const GgufTensor& tensor) {
     if (Is({"IQ1_BN", "IQ2_BN"})) return kId<Iq4Nl>;
     return d;
   }
-  if (Is({"IQ2_KS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M", "IQ2_KT"})) return LowBitType(name);
+  if (Is({"IQ2_KS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M", "IQ2_KT"}))
+    return LowBitType(name);
   if (Has(name, "attn_v.weight")) return AttentionValueType();
   if (Has(name, "attn_k")) {
     if (n_expert_ >= 4) return kId<Q8_0>;

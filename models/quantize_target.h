@@ -31,8 +31,9 @@ using Sensitivities = std::map<std::string, double, std::less<>>;
 //   types  candidates; those that do not fit a tensor's rows are left out for it. Empty: all IQK types, Q6_0 and Q8_0.
 // Calls progress(done, all) on the calling thread. Throws as PlanQuantize does, and Error(kInvalidArgument) if even the smallest
 // candidates do not fit (naming the least size).
-QuantizePlan PlanForTarget(const GgufFile& file, const QuantizeOptions& options, uint64_t target_bytes,
-                           std::span<const TensorTypeInfo* const> types, const Sensitivities* sensitivities, ThreadPool* pool,
+QuantizePlan PlanForTarget(const GgufFile& file, const QuantizeOptions& options,
+                           uint64_t target_bytes, std::span<const TensorTypeInfo* const> types,
+                           const Sensitivities* sensitivities, ThreadPool* pool,
                            const std::function<void(size_t done, size_t all)>& progress);
 
 // One rule a tensor that is quantized, "^name$=TYPE", as --tensor-type reads them from a file.

@@ -48,12 +48,14 @@ struct TensorPlan {
 struct QuantizePlan {
   std::vector<TensorPlan> tensors;  // in file order
   uint64_t n_weights = 0;
-  uint64_t bytes = 0;         // of all tensors
+  uint64_t bytes = 0;  // of all tensors
   uint64_t source_bytes = 0;
-  uint64_t n_converted = 0;   // weights of tensors that are converted
+  uint64_t n_converted = 0;  // weights of tensors that are converted
   uint32_t file_type = 0;
   std::vector<std::string> warnings;  // a line each
-  double bits_per_weight() const { return n_weights == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(n_weights); }
+  double bits_per_weight() const {
+    return n_weights == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(n_weights);
+  }
 };
 
 // Chooses the types. Throws Error: kInvalidArgument (a bad expression, a type that wants an importance matrix and has none, an
@@ -80,8 +82,9 @@ struct QuantizeQuality {
 // With `quality` (not with several files) measures the errors of tensors, calls it and stores what it tells.
 // Throws Error: kIo (also when the disk is too full, before anything is written), kCorrupt (a weight that is not finite: names
 // tensor and row), kInvalidArgument (path is the source), what `quality` throws.
-void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const QuantizePlan& plan, ThreadPool* pool,
-                    const std::string& path, const std::function<void(const QuantizeProgress&)>& progress,
+void WriteQuantized(const GgufFile& file, const QuantizeOptions& options, const QuantizePlan& plan,
+                    ThreadPool* pool, const std::string& path,
+                    const std::function<void(const QuantizeProgress&)>& progress,
                     const QuantizeQuality* quality = nullptr);
 
 // Of a row and what it was rounded to: sums of importance * (x - y)^2 and importance * x^2 (1 for no importances).
@@ -93,10 +96,12 @@ struct RowError {
   }
   double relative() const { return square > 0.0 ? error / square : 0.0; }
 };
-RowError ErrorOf(std::span<const float> x, std::span<const float> y, std::span<const float> importance);
+RowError ErrorOf(std::span<const float> x, std::span<const float> y,
+                 std::span<const float> importance);
 
 // Importances of one matrix (dims 2 and 3 counted through) of a tensor; empty if there are none. Throws Error(kInvalidArgument) if
 // the entry has another number of columns.
-std::vector<float> ImportanceOf(const QuantizeOptions& options, const GgufTensor& tensor, uint64_t matrix);
+std::vector<float> ImportanceOf(const QuantizeOptions& options, const GgufTensor& tensor,
+                                uint64_t matrix);
 
 }  // namespace lutra

@@ -27,7 +27,8 @@ constexpr SyntheticShape kShapes[] = {
     {"qwen3-1.7b", "qwen3", 28, 2048, 6144, 16, 8, 128, 151936, 40960, true, false},
     {"qwen3-4b", "qwen3", 36, 2560, 9728, 32, 8, 128, 151936, 40960, true, false},
     {"qwen3-8b", "qwen3", 36, 4096, 12288, 32, 8, 128, 151936, 40960, false, false},
-    {"qwen3-30b-a3b", "qwen3moe", 48, 2048, 6144, 32, 4, 128, 151936, 40960, false, false, 128, 8, 768},
+    {"qwen3-30b-a3b", "qwen3moe", 48, 2048, 6144, 32, 4, 128, 151936, 40960, false, false, 128, 8,
+     768},
 };
 
 // What a list of sizes starts from; 0: to be given or derived.
@@ -39,11 +40,16 @@ struct SizeKey {
   uint32_t most;
 };
 constexpr SizeKey kSizeKeys[] = {
-    {"layers", &SyntheticShape::n_layer, kMaxLayers},    {"embd", &SyntheticShape::n_embd, kMaxWidth},
-    {"ff", &SyntheticShape::n_ff, kMaxWidth},            {"heads", &SyntheticShape::n_head, kMaxHeads},
-    {"kv", &SyntheticShape::n_head_kv, kMaxHeads},       {"head-dim", &SyntheticShape::head_dim, kMaxHeadDim},
-    {"vocab", &SyntheticShape::n_vocab, 1u << 20},       {"ctx", &SyntheticShape::n_ctx_train, 1u << 24},
-    {"experts", &SyntheticShape::n_expert, kMaxExperts}, {"used", &SyntheticShape::n_expert_used, kMaxExperts},
+    {"layers", &SyntheticShape::n_layer, kMaxLayers},
+    {"embd", &SyntheticShape::n_embd, kMaxWidth},
+    {"ff", &SyntheticShape::n_ff, kMaxWidth},
+    {"heads", &SyntheticShape::n_head, kMaxHeads},
+    {"kv", &SyntheticShape::n_head_kv, kMaxHeads},
+    {"head-dim", &SyntheticShape::head_dim, kMaxHeadDim},
+    {"vocab", &SyntheticShape::n_vocab, 1u << 20},
+    {"ctx", &SyntheticShape::n_ctx_train, 1u << 24},
+    {"experts", &SyntheticShape::n_expert, kMaxExperts},
+    {"used", &SyntheticShape::n_expert_used, kMaxExperts},
     {"ff-exp", &SyntheticShape::n_ff_exp, kMaxWidth},
 };
 constexpr uint32_t kLeastVocab = 3 + 256 + 1;  // control tokens, bytes, the blank
@@ -57,10 +63,12 @@ std::string Lower(std::string_view s) {
 }
 
 [[noreturn]] void Refuse(std::string_view text, const std::string& why) {
-  Fail(ErrorCode::kInvalidArgument, "--synthetic: '%s': %s", Printable(text, 120).c_str(), why.c_str());
+  Fail(ErrorCode::kInvalidArgument, "--synthetic: '%s': %s", Printable(text, 120).c_str(),
+       why.c_str());
 }
 
-uint32_t ParseSize(std::string_view text, std::string_view key, std::string_view value, uint32_t most) {
+uint32_t ParseSize(std::string_view text, std::string_view key, std::string_view value,
+                   uint32_t most) {
   uint32_t v = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), v);
   if (error != std::errc() || end != value.data() + value.size() || v > most) {
@@ -91,8 +99,10 @@ void SetSize(std::string_view text, std::string_view item, SyntheticShape* shape
     std::string shapes, archs;
     for (const SyntheticShape& s : kShapes) shapes += std::string(" ") + s.name;
     for (const ArchSpec* a : AllArchs()) archs += std::string(" ") + a->name;
-    Refuse(text, Format("'%s' is neither a shape (%s) nor a size like layers=4 (%stied bias arch=one of%s)",
-                        Printable(item, 40).c_str(), shapes.c_str() + 1, known.c_str(), archs.c_str()));
+    Refuse(
+        text,
+        Format("'%s' is neither a shape (%s) nor a size like layers=4 (%stied bias arch=one of%s)",
+               Printable(item, 40).c_str(), shapes.c_str() + 1, known.c_str(), archs.c_str()));
   }
 }
 
@@ -121,7 +131,8 @@ void Complete(std::string_view text, SyntheticShape* s) {
     if (s->n_expert_used > s->n_expert) Refuse(text, "used must be at most experts");
     if (s->n_ff_exp == 0 || !arch.expert_ff_key) s->n_ff_exp = s->n_ff;
   }
-  if (arch.shared_expert) Refuse(text, Format("the architecture %s (shared experts) cannot be made yet", arch.name));
+  if (arch.shared_expert)
+    Refuse(text, Format("the architecture %s (shared experts) cannot be made yet", arch.name));
   if (arch.output_required) s->tied = false;
 }
 
@@ -134,7 +145,8 @@ const TensorTypeInfo& ParseType(std::string_view text, std::string_view name) {
     if (Lower(type.name) == Lower(name)) return type;
     known += std::string(" ") + type.name;
   }
-  Refuse(text, Format("'%s' is no type; it takes one of%s", Printable(name, 40).c_str(), known.c_str()));
+  Refuse(text,
+         Format("'%s' is no type; it takes one of%s", Printable(name, 40).c_str(), known.c_str()));
 }
 
 uint64_t SeedOf(std::string_view name, uint64_t seed) {  // FNV-1a
@@ -165,8 +177,8 @@ class TensorAdder {
 
  private:
   // n_rows 0: a vector.
-  void Add(const std::string& name, const TensorTypeInfo& type, uint64_t n_cols, uint64_t n_rows, uint64_t n_slices, float mean,
-           float spread) {
+  void Add(const std::string& name, const TensorTypeInfo& type, uint64_t n_cols, uint64_t n_rows,
+           uint64_t n_slices, float mean, float spread) {
     std::vector<uint64_t> dims = {n_cols};
     if (n_rows != 0) dims.push_back(n_rows);
     if (n_slices != 1) dims.push_back(n_slices);
@@ -184,7 +196,8 @@ class TensorAdder {
         pool.Region([&] {
           pool.For((n + piece_rows - 1) / piece_rows, [&](size_t piece) {
             const uint64_t first = piece * piece_rows;
-            make(seed, begin + first, std::min(piece_rows, n - first), n_cols, mean, spread, buffer.data() + first * row_bytes);
+            make(seed, begin + first, std::min(piece_rows, n - first), n_cols, mean, spread,
+                 buffer.data() + first * row_bytes);
           });
         });
         sink(std::span(buffer).first(n * row_bytes));
@@ -276,7 +289,9 @@ GgufWriter SyntheticWriter(const SyntheticModel& model, ThreadPool& pool, uint64
   w.Set("general.type", "model");
   w.Set("general.description", "random weights, to measure speed with; it can say nothing");
   w.Set("general.quantization_version", uint32_t{2});
-  const auto set = [&](const char* key, uint32_t v) { w.Set(arch.name + std::string(".") + key, v); };
+  const auto set = [&](const char* key, uint32_t v) {
+    w.Set(arch.name + std::string(".") + key, v);
+  };
   set("block_count", s.n_layer);
   set("context_length", s.n_ctx_train);
   set("embedding_length", s.n_embd);
@@ -337,8 +352,10 @@ GgufFile BuildSynthetic(const SyntheticModel& model, ThreadPool& pool, uint64_t 
   const GgufWriter writer = SyntheticWriter(model, pool);
   const uint64_t bytes = writer.FileBytes();
   if (available_bytes != 0 && bytes > available_bytes) {
-    Fail(ErrorCode::kResourceExhausted, "synthetic %s: needs %.2f GB of memory, but only %.2f GB are available", model.text.c_str(),
-         static_cast<double>(bytes) / 1e9, static_cast<double>(available_bytes) / 1e9);
+    Fail(ErrorCode::kResourceExhausted,
+         "synthetic %s: needs %.2f GB of memory, but only %.2f GB are available",
+         model.text.c_str(), static_cast<double>(bytes) / 1e9,
+         static_cast<double>(available_bytes) / 1e9);
   }
   MappedFile memory = MappedFile::Memory(bytes, "synthetic " + model.text);
   uint8_t* to = memory.writable();

@@ -29,20 +29,23 @@ std::string FolderOf(const std::string& path) {
 bool IsSerial(std::string_view text) {
   const size_t dash = text.find('-');
   if (dash == std::string_view::npos || dash == 0 || dash + 1 == text.size()) return false;
-  return text.find_first_not_of("0123456789-") == std::string_view::npos && text.find('-', dash + 1) == std::string_view::npos;
+  return text.find_first_not_of("0123456789-") == std::string_view::npos &&
+         text.find('-', dash + 1) == std::string_view::npos;
 }
 
 // Removes temporary files of `target` that nobody holds the lock of: their writers were killed.
 void RemoveLeftovers(const std::string& target) {
   const std::string base = target.substr(target.rfind('/') + 1) + std::string(kMark);
   std::error_code error;
-  for (std::filesystem::directory_iterator it(FolderOf(target), error), end; !error && it != end; it.increment(error)) {
+  for (std::filesystem::directory_iterator it(FolderOf(target), error), end; !error && it != end;
+       it.increment(error)) {
     const std::string name = it->path().filename().string();
     if (!name.starts_with(base) || !IsSerial(std::string_view(name).substr(base.size()))) continue;
     const int fd = ::open(it->path().c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;
     if (::flock(fd, LOCK_EX | LOCK_NB) == 0 && ::unlink(it->path().c_str()) == 0) {
-      Log(LogLevel::kWarning, "%s: left by a run that was killed, removed", Printable(it->path().string(), 400).c_str());
+      Log(LogLevel::kWarning, "%s: left by a run that was killed, removed",
+          Printable(it->path().string(), 400).c_str());
     }
     ::close(fd);
   }
@@ -71,7 +74,9 @@ void TemporaryFile::Create() {
     if (fd_ < 0) FailIo("cannot create");
     // Another process may have taken the file for a leftover before it was locked. Where locks are not to be had, nobody does.
     struct stat st;
-    const bool taken = ::flock(fd_, LOCK_EX | LOCK_NB) != 0 ? errno == EWOULDBLOCK : ::fstat(fd_, &st) == 0 && st.st_nlink == 0;
+    const bool taken = ::flock(fd_, LOCK_EX | LOCK_NB) != 0
+                           ? errno == EWOULDBLOCK
+                           : ::fstat(fd_, &st) == 0 && st.st_nlink == 0;
     if (!taken) return;
     ::close(std::exchange(fd_, -1));
     ::unlink(name_.c_str());

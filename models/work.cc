@@ -15,7 +15,9 @@ void AddMatrix(const Matrix& m, double share, double tokens, Work* w) {
   (m.input_kind() == InputKind::kFloat ? w->float_ops : w->int8_ops) += ops;
 }
 
-void AddVector(const std::vector<float>& v, Work* w) { w->weight_bytes += static_cast<double>(v.size()) * 4; }
+void AddVector(const std::vector<float>& v, Work* w) {
+  w->weight_bytes += static_cast<double>(v.size()) * 4;
+}
 
 void AddFfn(const FfnWeights& ffn, double share, double tokens, Work* w) {
   for (const Matrix* m : {&ffn.gate, &ffn.up, &ffn.down}) AddMatrix(*m, share, tokens, w);
@@ -32,7 +34,8 @@ Work& Work::operator+=(const Work& other) {
   return *this;
 }
 
-Work WorkOfPass(const Model& model, const KvLayout& kv, size_t first_pos, size_t n_tokens, size_t n_logits) {
+Work WorkOfPass(const Model& model, const KvLayout& kv, size_t first_pos, size_t n_tokens,
+                size_t n_logits) {
   const Hparams& h = model.hparams();
   const double tokens = static_cast<double>(n_tokens);
   Work w;
@@ -42,8 +45,10 @@ Work WorkOfPass(const Model& model, const KvLayout& kv, size_t first_pos, size_t
   const double attended = tokens * static_cast<double>(first_pos) + tokens * (tokens + 1) / 2;
   for (size_t i = 0; i < model.layers().size(); ++i) {
     const LayerWeights& l = model.layers()[i];
-    for (const Matrix* m : {&l.q, &l.k, &l.v, &l.o, &l.router, &l.shared_gate}) AddMatrix(*m, 1, tokens, &w);
-    for (const auto* v : {&l.attn_norm, &l.ffn_norm, &l.q_bias, &l.k_bias, &l.v_bias, &l.o_bias, &l.q_norm, &l.k_norm}) {
+    for (const Matrix* m : {&l.q, &l.k, &l.v, &l.o, &l.router, &l.shared_gate})
+      AddMatrix(*m, 1, tokens, &w);
+    for (const auto* v : {&l.attn_norm, &l.ffn_norm, &l.q_bias, &l.k_bias, &l.v_bias, &l.o_bias,
+                          &l.q_norm, &l.k_norm}) {
       AddVector(*v, &w);
     }
     AddFfn(l.ffn, 1, tokens, &w);
@@ -62,7 +67,8 @@ Work WorkOfPass(const Model& model, const KvLayout& kv, size_t first_pos, size_t
     AddVector(model.output_bias(), &w);
   }
   const double position_bytes = static_cast<double>(kv.page_bytes()) / kKvPage;
-  w.kv_bytes = position_bytes * (static_cast<double>(first_pos) + 2 * tokens);  // the new ones are written and read
+  w.kv_bytes = position_bytes *
+               (static_cast<double>(first_pos) + 2 * tokens);  // the new ones are written and read
   return w;
 }
 

@@ -21,6 +21,7 @@ struct Work {
 
 // Of one pass of n_tokens consecutive positions from first_pos on, n_logits of which want logits. Of experts, the expected number
 // touched by tokens that choose evenly and independently (exact for one token); everything else is exact.
-Work WorkOfPass(const Model& model, const KvLayout& kv, size_t first_pos, size_t n_tokens, size_t n_logits);
+Work WorkOfPass(const Model& model, const KvLayout& kv, size_t first_pos, size_t n_tokens,
+                size_t n_logits);
 
 }  // namespace lutra

@@ -26,7 +26,8 @@ size_t Characters(std::string_view text) {
 }  // namespace
 
 std::string NewId(const char* prefix) {
-  static constexpr char kLetters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+  static constexpr char kLetters[] =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
   thread_local std::mt19937_64 random{std::random_device{}()};
   std::string id = prefix;
   for (int i = 0; i < 29; ++i) id += kLetters[random() % (sizeof(kLetters) - 1)];
@@ -36,7 +37,10 @@ std::string NewId(const char* prefix) {
 std::string Fingerprint() { return "lutra-" LUTRA_VERSION; }
 
 Json StartAnswer(const AnswerHead& head) {
-  return {{"id", head.id}, {"object", head.object}, {"created", head.created}, {"model", head.model},
+  return {{"id", head.id},
+          {"object", head.object},
+          {"created", head.created},
+          {"model", head.model},
           {"system_fingerprint", Fingerprint()}};
 }
 
@@ -73,7 +77,9 @@ Json ChatLogprobs(std::span<const LogprobEntry> entries) {
   for (const LogprobEntry& e : entries) {
     Json top = Json::array();
     for (const LogprobEntry::Top& t : e.top) {
-      top.push_back({{"token", Utf8Sanitize(t.bytes)}, {"logprob", Finite(t.logprob)}, {"bytes", Bytes(t.bytes)}});
+      top.push_back({{"token", Utf8Sanitize(t.bytes)},
+                     {"logprob", Finite(t.logprob)},
+                     {"bytes", Bytes(t.bytes)}});
     }
     content.push_back({{"token", Utf8Sanitize(e.bytes)},
                        {"logprob", Finite(e.token.logprob)},
@@ -84,10 +90,12 @@ Json ChatLogprobs(std::span<const LogprobEntry> entries) {
 }
 
 Json LegacyLogprobs(std::span<const LogprobEntry> entries, bool top, size_t* offset) {
-  Json tokens = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
+  Json tokens = Json::array(), values = Json::array(), tops = Json::array(),
+       offsets = Json::array();
   for (const LogprobEntry& e : entries) {
     tokens.push_back(Utf8Sanitize(e.bytes));
-    const bool known = !std::isnan(e.token.logprob);  // nothing is known about the first token of a prompt
+    const bool known =
+        !std::isnan(e.token.logprob);  // nothing is known about the first token of a prompt
     values.push_back(known ? Json(Finite(e.token.logprob)) : Json(nullptr));
     Json best = Json::object();
     for (const LogprobEntry::Top& t : e.top) best[Utf8Sanitize(t.bytes)] = Finite(t.logprob);
@@ -109,7 +117,9 @@ const char* FinishText(FinishReason reason, bool calls) {
 }
 
 Json CallJson(const CallDelta& call) {
-  return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+  return {{"id", call.id},
+          {"type", "function"},
+          {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
 }
 
 }  // namespace lutra::server

@@ -13,8 +13,8 @@ namespace lutra::server {
 
 // What all parts of one answer have in common.
 struct AnswerHead {
-  std::string id;       // "chatcmpl-..."
-  std::string object;   // "chat.completion", "chat.completion.chunk", "text_completion"
+  std::string id;      // "chatcmpl-..."
+  std::string object;  // "chat.completion", "chat.completion.chunk", "text_completion"
   std::string model;
   int64_t created = 0;
 };

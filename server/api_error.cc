@@ -14,24 +14,34 @@ int StatusOf(ErrorCode code) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kCorrupt:
     case ErrorCode::kUnsupported:
-    case ErrorCode::kResourceExhausted: return 400;
-    case ErrorCode::kNotFound: return 404;
-    case ErrorCode::kCancelled: return 499;
+    case ErrorCode::kResourceExhausted:
+      return 400;
+    case ErrorCode::kNotFound:
+      return 404;
+    case ErrorCode::kCancelled:
+      return 499;
     case ErrorCode::kIo:
-    case ErrorCode::kInternal: return 500;
+    case ErrorCode::kInternal:
+      return 500;
   }
   return 500;
 }
 
 const char* TypeOf(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 429: return "rate_limit_error";
-    case 503: return "service_unavailable_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "service_unavailable_error";
     case 501:
-    case 505: return "invalid_request_error";
-    default: return status >= 500 ? "server_error" : "invalid_request_error";
+    case 505:
+      return "invalid_request_error";
+    default:
+      return status >= 500 ? "server_error" : "invalid_request_error";
   }
 }
 

@@ -12,8 +12,13 @@ namespace lutra::server {
 class ApiError : public std::runtime_error {
  public:
   // `param` and `code` "": null in the answer. The type follows from the status.
-  ApiError(int status, const std::string& message, std::string param = "", std::string code = "", Json more = nullptr)
-      : std::runtime_error(message), status_(status), param_(std::move(param)), code_(std::move(code)), more_(std::move(more)) {}
+  ApiError(int status, const std::string& message, std::string param = "", std::string code = "",
+           Json more = nullptr)
+      : std::runtime_error(message),
+        status_(status),
+        param_(std::move(param)),
+        code_(std::move(code)),
+        more_(std::move(more)) {}
   int status() const { return status_; }
   // {"error": {"message", "type", "param", "code", ...}}
   Json ToJson() const;

@@ -31,8 +31,10 @@ int FindKey(const std::vector<std::string>& keys, const std::string& given) {
 std::string Credentials(const httplib::Request& request) {
   const std::string header = request.get_header_value("Authorization");
   constexpr std::string_view kBearer = "Bearer ";
-  if (header.size() > kBearer.size() && std::equal(kBearer.begin(), kBearer.end(), header.begin(), [](char a, char b) {
-        return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
+  if (header.size() > kBearer.size() &&
+      std::equal(kBearer.begin(), kBearer.end(), header.begin(), [](char a, char b) {
+        return std::tolower(static_cast<unsigned char>(a)) ==
+               std::tolower(static_cast<unsigned char>(b));
       })) {
     return header.substr(kBearer.size());
   }
@@ -46,18 +48,24 @@ std::string HostName(std::string host) {
 }
 
 bool IsLoopback(const std::string& name) {
-  return name == "localhost" || name.ends_with(".localhost") || name == "[::1]" || name == "127.0.0.1" ||
+  return name == "localhost" || name.ends_with(".localhost") || name == "[::1]" ||
+         name == "127.0.0.1" ||
          (name.starts_with("127.") && name.find_first_not_of("0123456789.") == std::string::npos);
 }
 
 constexpr char kCorsHeaders[] =
-    "Authorization, Content-Type, Accept, X-Api-Key, X-Request-Id, OpenAI-Organization, OpenAI-Project, OpenAI-Beta, User-Agent, "
-    "X-Stainless-Lang, X-Stainless-Package-Version, X-Stainless-OS, X-Stainless-Arch, X-Stainless-Runtime, "
-    "X-Stainless-Runtime-Version, X-Stainless-Retry-Count, X-Stainless-Timeout, X-Stainless-Async, X-Stainless-Helper-Method, "
+    "Authorization, Content-Type, Accept, X-Api-Key, X-Request-Id, OpenAI-Organization, "
+    "OpenAI-Project, OpenAI-Beta, User-Agent, "
+    "X-Stainless-Lang, X-Stainless-Package-Version, X-Stainless-OS, X-Stainless-Arch, "
+    "X-Stainless-Runtime, "
+    "X-Stainless-Runtime-Version, X-Stainless-Retry-Count, X-Stainless-Timeout, X-Stainless-Async, "
+    "X-Stainless-Helper-Method, "
     "X-Stainless-Poll-Helper, X-Stainless-Custom-Poll-Interval, X-Stainless-Read-Timeout";
 
 bool Matches(const Route& route, const std::string& path) {
-  return route.prefix ? path.starts_with(route.path) && path.size() > std::string_view(route.path).size() : path == route.path;
+  return route.prefix
+             ? path.starts_with(route.path) && path.size() > std::string_view(route.path).size()
+             : path == route.path;
 }
 
 }  // namespace
@@ -67,7 +75,8 @@ std::string Call::client(const std::string& user) const {
 }
 
 ApiError Cancelled(const Exchange& exchange) {
-  if (exchange.client_gone()) return ApiError(499, "the client went away", "", "client_closed_request");
+  if (exchange.client_gone())
+    return ApiError(499, "the client went away", "", "client_closed_request");
   return ApiError(503, "the server is shutting down", "", "shutting_down");
 }
 
@@ -93,7 +102,9 @@ ServedModel& App::Model(const std::string& name) const {
     if (m->name() == name) return *m;
     names += (names.empty() ? "" : ", ") + m->name();
   }
-  throw ApiError(404, "The model '" + Printable(name, 100) + "' does not exist; there are: " + names, "model", "model_not_found");
+  throw ApiError(404,
+                 "The model '" + Printable(name, 100) + "' does not exist; there are: " + names,
+                 "model", "model_not_found");
 }
 
 std::string HeaderNames(std::span<const std::string> names) {
@@ -101,7 +112,9 @@ std::string HeaderNames(std::span<const std::string> names) {
   for (size_t i = 0; i < std::min(names.size(), kMaxNamesShown); ++i) {
     if (i > 0) text += ", ";
     for (const char c : names[i].substr(0, kMaxNameBytesShown)) {
-      const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_-.~/$#[]").find(c) != std::string_view::npos;
+      const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                         (c >= '0' && c <= '9') ||
+                         std::string_view("_-.~/$#[]").find(c) != std::string_view::npos;
       text += plain ? std::string(1, c) : Format("%%%02X", static_cast<unsigned char>(c));
     }
   }
@@ -110,18 +123,22 @@ std::string HeaderNames(std::span<const std::string> names) {
 
 Params App::Read(Call& call, Endpoint endpoint) {
   const Json body = ParseJson(call.exchange.body);
-  const Params params = ReadParams(body, endpoint, body.is_object() && body.contains("model") && body["model"].is_string()
-                                                       ? Model(body["model"]).sampling()
-                                                       : models_[0]->sampling());
+  const Params params =
+      ReadParams(body, endpoint,
+                 body.is_object() && body.contains("model") && body["model"].is_string()
+                     ? Model(body["model"]).sampling()
+                     : models_[0]->sampling());
   if (options_.strict_fields && !params.unknown.empty()) {
-    throw ApiError(400, "field '" + Printable(params.unknown[0], 60) + "' is not known", Utf8Sanitize(params.unknown[0].substr(0, 60)), "unknown_field");
+    throw ApiError(400, "field '" + Printable(params.unknown[0], 60) + "' is not known",
+                   Utf8Sanitize(params.unknown[0].substr(0, 60)), "unknown_field");
   }
   std::vector<std::string> names = params.ignored;
   for (const std::string& name : params.unknown) {
     names.push_back(name);
     const std::lock_guard lock(unknown_mutex_);
     if (unknown_.size() < kMaxUnknownLogged && unknown_[name]++ == 0) {
-      lutra::Log(LogLevel::kInfo, "a request has a field '%s' that is not known; it is ignored", Printable(name, 60).c_str());
+      lutra::Log(LogLevel::kInfo, "a request has a field '%s' that is not known; it is ignored",
+                 Printable(name, 60).c_str());
     }
   }
   const std::string header = HeaderNames(names);
@@ -138,7 +155,8 @@ bool App::Preflight(Exchange& exchange, const std::string& origin) {
   // Never bytes of the request: the listed origin itself, or the star.
   r.set_header("Access-Control-Allow-Origin", any ? "*" : *it);
   if (!any) r.set_header("Vary", "Origin");
-  r.set_header("Access-Control-Expose-Headers", "x-request-id, x-ignored-params, x-relaxed-tools, x-relaxed-schema, retry-after");
+  r.set_header("Access-Control-Expose-Headers",
+               "x-request-id, x-ignored-params, x-relaxed-tools, x-relaxed-schema, retry-after");
   if (exchange.request.method != "OPTIONS") return true;
   r.set_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
   r.set_header("Access-Control-Allow-Headers", kCorsHeaders);
@@ -151,26 +169,33 @@ void App::Guard(Call& call, const Route* route) {
   const httplib::Request& request = call.exchange.request;
   const std::string host = HostName(request.get_header_value("Host"));
   const auto& hosts = options_.allowed_hosts;
-  if (options_.check_host && !host.empty() && !IsLoopback(host) && std::find(hosts.begin(), hosts.end(), host) == hosts.end() &&
+  if (options_.check_host && !host.empty() && !IsLoopback(host) &&
+      std::find(hosts.begin(), hosts.end(), host) == hosts.end() &&
       std::find(hosts.begin(), hosts.end(), "*") == hosts.end()) {
-    throw ApiError(403, "the Host '" + Printable(host, 100) + "' is not this server; see --allowed-host", "", "host_not_allowed");
+    throw ApiError(403,
+                   "the Host '" + Printable(host, 100) + "' is not this server; see --allowed-host",
+                   "", "host_not_allowed");
   }
   if (route->needs_key && !options_.api_keys.empty()) {
     call.key = FindKey(options_.api_keys, Credentials(request));
     if (call.key < 0) {
       call.response().set_header("WWW-Authenticate", "Bearer");
-      throw ApiError(401, "Incorrect API key provided: send one as 'Authorization: Bearer KEY'", "", "invalid_api_key");
+      throw ApiError(401, "Incorrect API key provided: send one as 'Authorization: Bearer KEY'", "",
+                     "invalid_api_key");
     }
   }
   if (request.method == "POST" && request.has_header("Origin")) {
     // What a page may send without asking first must be JSON, so that no page can make the model work behind its user's back.
     const std::string type = request.get_header_value("Content-Type");
     if (!type.starts_with("application/json")) {
-      throw ApiError(415, "the Content-Type is '" + Printable(type, 60) + "'; it takes application/json", "", "unsupported_media_type");
+      throw ApiError(415,
+                     "the Content-Type is '" + Printable(type, 60) + "'; it takes application/json",
+                     "", "unsupported_media_type");
     }
   }
   if (route->needs_model && !ready_) throw ApiError(503, "Loading model", "", "model_loading");
-  if (route->needs_model && stopping_) throw ApiError(503, "the server is shutting down", "", "shutting_down");
+  if (route->needs_model && stopping_)
+    throw ApiError(503, "the server is shutting down", "", "shutting_down");
 }
 
 void App::Handle(Exchange& exchange) {
@@ -200,8 +225,10 @@ void App::Handle(Exchange& exchange) {
     }
     if (found == nullptr) {
       response.set_header("Allow", methods + ", OPTIONS");
-      throw ApiError(405, exchange.request.method + " is not allowed at " + Printable(path, 100) + "; it takes " + methods, "",
-                     "method_not_allowed");
+      throw ApiError(405,
+                     exchange.request.method + " is not allowed at " + Printable(path, 100) +
+                         "; it takes " + methods,
+                     "", "method_not_allowed");
     }
     Guard(call, found);
     found->run(call);
@@ -225,22 +252,27 @@ void App::Log(const Call& call, int status) {
     const std::lock_guard lock(counts_mutex_);
     ++counts_[{known, status}];
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - call.start).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - call.start).count();
   std::string tokens;
   if (call.numbers.usage.prompt_tokens > 0) {
-    tokens = Format(", prompt %zu (cached %zu), generated %zu, queue %.3f s, prompt %.3f s, decode %.3f s", call.numbers.usage.prompt_tokens,
-                    call.numbers.usage.cached_tokens, call.numbers.usage.completion_tokens, call.numbers.queue_seconds,
-                    call.numbers.prompt_seconds, call.numbers.decode_seconds);
+    tokens = Format(
+        ", prompt %zu (cached %zu), generated %zu, queue %.3f s, prompt %.3f s, decode %.3f s",
+        call.numbers.usage.prompt_tokens, call.numbers.usage.cached_tokens,
+        call.numbers.usage.completion_tokens, call.numbers.queue_seconds,
+        call.numbers.prompt_seconds, call.numbers.decode_seconds);
   }
-  lutra::Log(known == "/health" || known == "/metrics" ? LogLevel::kDebug : LogLevel::kInfo, "%s %s %s %s %d in %.3f s%s",
-             call.request_id.c_str(), q.remote_addr.c_str(), q.method.c_str(), Printable(q.path, 100).c_str(), status, seconds,
-             tokens.c_str());
+  lutra::Log(known == "/health" || known == "/metrics" ? LogLevel::kDebug : LogLevel::kInfo,
+             "%s %s %s %s %d in %.3f s%s", call.request_id.c_str(), q.remote_addr.c_str(),
+             q.method.c_str(), Printable(q.path, 100).c_str(), status, seconds, tokens.c_str());
 }
 
 std::string App::MetricsText() const {
   std::string out;
-  const auto metric = [&](const char* name, const char* type, const char* help, double value, const std::string& labels = "") {
-    if (*help != '\0') out += Format("# HELP lutra_%s %s\n# TYPE lutra_%s %s\n", name, help, name, type);
+  const auto metric = [&](const char* name, const char* type, const char* help, double value,
+                          const std::string& labels = "") {
+    if (*help != '\0')
+      out += Format("# HELP lutra_%s %s\n# TYPE lutra_%s %s\n", name, help, name, type);
     out += Format("lutra_%s%s %.17g\n", name, labels.c_str(), value);
   };
   {
@@ -254,10 +286,14 @@ std::string App::MetricsText() const {
   }
   if (transport_ != nullptr) {
     metric("connections_open", "gauge", "open connections", static_cast<double>(transport_->open));
-    metric("connections_total", "counter", "connections accepted", static_cast<double>(transport_->connections));
-    metric("connections_timed_out_total", "counter", "connections closed for slowness", static_cast<double>(transport_->timeouts));
-    metric("http_refused_total", "counter", "requests refused by the transport", static_cast<double>(transport_->refused));
-    metric("http_workers_busy", "gauge", "requests being handled", static_cast<double>(transport_->busy_workers));
+    metric("connections_total", "counter", "connections accepted",
+           static_cast<double>(transport_->connections));
+    metric("connections_timed_out_total", "counter", "connections closed for slowness",
+           static_cast<double>(transport_->timeouts));
+    metric("http_refused_total", "counter", "requests refused by the transport",
+           static_cast<double>(transport_->refused));
+    metric("http_workers_busy", "gauge", "requests being handled",
+           static_cast<double>(transport_->busy_workers));
   }
   if (!ready_) return out;
   struct Row {
@@ -267,30 +303,49 @@ std::string App::MetricsText() const {
     double (*value)(const SchedulerStats&);
   };
   static constexpr Row kRows[] = {
-      {"sequences_total", "counter", "sequences accepted", [](const SchedulerStats& s) { return static_cast<double>(s.requests); }},
-      {"sequences_finished_total", "counter", "sequences that came to their end", [](const SchedulerStats& s) { return static_cast<double>(s.finished); }},
-      {"sequences_cancelled_total", "counter", "sequences whose client went away", [](const SchedulerStats& s) { return static_cast<double>(s.cancelled); }},
-      {"sequences_failed_total", "counter", "sequences ended by an error", [](const SchedulerStats& s) { return static_cast<double>(s.failed); }},
-      {"sequences_interrupted_total", "counter", "times a sequence gave its memory to another", [](const SchedulerStats& s) { return static_cast<double>(s.preemptions); }},
-      {"sequences_running", "gauge", "sequences being computed", [](const SchedulerStats& s) { return static_cast<double>(s.running); }},
-      {"sequences_queued", "gauge", "sequences waiting", [](const SchedulerStats& s) { return static_cast<double>(s.queued); }},
-      {"prompt_tokens_total", "counter", "prompt tokens of ended sequences", [](const SchedulerStats& s) { return static_cast<double>(s.prompt_tokens); }},
-      {"prompt_tokens_cached_total", "counter", "of which were known already", [](const SchedulerStats& s) { return static_cast<double>(s.cached_tokens); }},
-      {"generated_tokens_total", "counter", "tokens generated by ended sequences", [](const SchedulerStats& s) { return static_cast<double>(s.generated_tokens); }},
-      {"forced_tokens_total", "counter", "of which a grammar left no choice about", [](const SchedulerStats& s) { return static_cast<double>(s.forced_tokens); }},
-      {"steps_total", "counter", "forward passes", [](const SchedulerStats& s) { return static_cast<double>(s.steps); }},
-      {"prompt_seconds_total", "counter", "time in forward passes with prompt tokens", [](const SchedulerStats& s) { return s.prompt_seconds; }},
-      {"decode_seconds_total", "counter", "time in forward passes without", [](const SchedulerStats& s) { return s.decode_seconds; }},
-      {"kv_pages", "gauge", "KV pages in all", [](const SchedulerStats& s) { return static_cast<double>(s.kv_pages); }},
-      {"kv_pages_used", "gauge", "KV pages in use", [](const SchedulerStats& s) { return static_cast<double>(s.kv_pages_used); }},
-      {"kv_pages_cached", "gauge", "KV pages of known prefixes", [](const SchedulerStats& s) { return static_cast<double>(s.kv_pages_cached); }},
+      {"sequences_total", "counter", "sequences accepted",
+       [](const SchedulerStats& s) { return static_cast<double>(s.requests); }},
+      {"sequences_finished_total", "counter", "sequences that came to their end",
+       [](const SchedulerStats& s) { return static_cast<double>(s.finished); }},
+      {"sequences_cancelled_total", "counter", "sequences whose client went away",
+       [](const SchedulerStats& s) { return static_cast<double>(s.cancelled); }},
+      {"sequences_failed_total", "counter", "sequences ended by an error",
+       [](const SchedulerStats& s) { return static_cast<double>(s.failed); }},
+      {"sequences_interrupted_total", "counter", "times a sequence gave its memory to another",
+       [](const SchedulerStats& s) { return static_cast<double>(s.preemptions); }},
+      {"sequences_running", "gauge", "sequences being computed",
+       [](const SchedulerStats& s) { return static_cast<double>(s.running); }},
+      {"sequences_queued", "gauge", "sequences waiting",
+       [](const SchedulerStats& s) { return static_cast<double>(s.queued); }},
+      {"prompt_tokens_total", "counter", "prompt tokens of ended sequences",
+       [](const SchedulerStats& s) { return static_cast<double>(s.prompt_tokens); }},
+      {"prompt_tokens_cached_total", "counter", "of which were known already",
+       [](const SchedulerStats& s) { return static_cast<double>(s.cached_tokens); }},
+      {"generated_tokens_total", "counter", "tokens generated by ended sequences",
+       [](const SchedulerStats& s) { return static_cast<double>(s.generated_tokens); }},
+      {"forced_tokens_total", "counter", "of which a grammar left no choice about",
+       [](const SchedulerStats& s) { return static_cast<double>(s.forced_tokens); }},
+      {"steps_total", "counter", "forward passes",
+       [](const SchedulerStats& s) { return static_cast<double>(s.steps); }},
+      {"prompt_seconds_total", "counter", "time in forward passes with prompt tokens",
+       [](const SchedulerStats& s) { return s.prompt_seconds; }},
+      {"decode_seconds_total", "counter", "time in forward passes without",
+       [](const SchedulerStats& s) { return s.decode_seconds; }},
+      {"kv_pages", "gauge", "KV pages in all",
+       [](const SchedulerStats& s) { return static_cast<double>(s.kv_pages); }},
+      {"kv_pages_used", "gauge", "KV pages in use",
+       [](const SchedulerStats& s) { return static_cast<double>(s.kv_pages_used); }},
+      {"kv_pages_cached", "gauge", "KV pages of known prefixes",
+       [](const SchedulerStats& s) { return static_cast<double>(s.kv_pages_cached); }},
   };
   for (const Row& row : kRows) {
     const char* help = row.help;
     for (const auto& m : models_) {
       std::string label;
-      for (const char c : Utf8Sanitize(m->name())) label += c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20 ? '_' : c;
-      metric(row.name, row.type, help, row.value(m->scheduler().stats()), "{model=\"" + label + "\"}");
+      for (const char c : Utf8Sanitize(m->name()))
+        label += c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20 ? '_' : c;
+      metric(row.name, row.type, help, row.value(m->scheduler().stats()),
+             "{model=\"" + label + "\"}");
       help = "";
     }
   }

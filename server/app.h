@@ -19,13 +19,14 @@
 namespace lutra::server {
 
 struct AppOptions {
-  std::vector<std::string> api_keys;         // none: everybody may ask
-  std::vector<std::string> cors_origins;     // "*" or origins such as https://example.org; none: no page may ask
-  std::vector<std::string> allowed_hosts;    // Host names taken beside loopback ones; "*": any
-  bool check_host = true;                    // set where the server listens on a loopback address
-  bool expose_slots = true;                  // /slots and /props
-  bool strict_fields = false;                // unknown fields are a 400 instead of a note in x-ignored-params
-  double ping_seconds = 5;                   // a comment in a stream that is silent for so long
+  std::vector<std::string> api_keys;  // none: everybody may ask
+  std::vector<std::string>
+      cors_origins;  // "*" or origins such as https://example.org; none: no page may ask
+  std::vector<std::string> allowed_hosts;  // Host names taken beside loopback ones; "*": any
+  bool check_host = true;                  // set where the server listens on a loopback address
+  bool expose_slots = true;                // /slots and /props
+  bool strict_fields = false;  // unknown fields are a 400 instead of a note in x-ignored-params
+  double ping_seconds = 5;     // a comment in a stream that is silent for so long
 };
 
 class App;
@@ -35,7 +36,7 @@ struct Call {
   App& app;
   Exchange& exchange;
   std::string request_id;
-  int key = -1;                              // which API key, -1: none needed
+  int key = -1;  // which API key, -1: none needed
   // For the log line.
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   struct Numbers {
@@ -51,10 +52,10 @@ struct Call {
 
 struct Route {
   const char* method;
-  const char* path;        // "/v1/models/" with `prefix` also matches what is behind it
+  const char* path;  // "/v1/models/" with `prefix` also matches what is behind it
   bool prefix;
   bool needs_key;
-  bool needs_model;        // 503 while models are loading
+  bool needs_model;  // 503 while models are loading
   void (*run)(Call&);
 };
 std::span<const Route> Routes();
@@ -97,9 +98,9 @@ class App {
   std::atomic<bool> ready_{false}, stopping_{false};
   const HttpStats* transport_ = nullptr;
   std::mutex unknown_mutex_;
-  std::map<std::string, int> unknown_;                       // fields already logged
+  std::map<std::string, int> unknown_;  // fields already logged
   mutable std::mutex counts_mutex_;
-  std::map<std::pair<std::string, int>, uint64_t> counts_;   // by path and status
+  std::map<std::pair<std::string, int>, uint64_t> counts_;  // by path and status
 };
 
 // Why an answer was cancelled: its client went away (499, which nobody reads but the log), or the server is ending (503).

@@ -18,7 +18,8 @@ size_t PartialTag(std::string_view text, std::string_view tag) {
 
 OutputParser::OutputParser(OutputFormat format)
     : format_(std::move(format)),
-      state_(format_.in_thought && !format_.reasoning.end.empty() ? State::kThought : State::kContent) {
+      state_(format_.in_thought && !format_.reasoning.end.empty() ? State::kThought
+                                                                  : State::kContent) {
   trim_ = state_ == State::kThought;
 }
 
@@ -41,7 +42,8 @@ void OutputParser::Feed(std::string_view text, OutputDelta* out) {
 void OutputParser::Finish(OutputDelta* out) { Advance(true, out); }
 
 const std::string* OutputParser::CallText() const {
-  return state_ == State::kCall && (call_known_ || format_.syntax->IsCall(held_)) ? &held_ : nullptr;
+  return state_ == State::kCall && (call_known_ || format_.syntax->IsCall(held_)) ? &held_
+                                                                                  : nullptr;
 }
 
 // False if more text is needed.
@@ -57,8 +59,10 @@ bool OutputParser::ReadCalls(bool last, OutputDelta* out) {
   call_known_ = call_known_ || !pieces_.empty();
   if (status == Status::kDone || format_.calls_hold) {
     for (CallPiece& piece : pieces_) {
-      if (!piece.name.empty()) out->calls.push_back({n_calls_++, NewCallId(), std::move(piece.name), ""});
-      if (!piece.arguments.empty()) out->calls.push_back({n_calls_ - 1, "", "", std::move(piece.arguments)});
+      if (!piece.name.empty())
+        out->calls.push_back({n_calls_++, NewCallId(), std::move(piece.name), ""});
+      if (!piece.arguments.empty())
+        out->calls.push_back({n_calls_ - 1, "", "", std::move(piece.arguments)});
     }
     pieces_.clear();
   }
@@ -115,7 +119,8 @@ void OutputParser::Advance(bool last, OutputDelta* out) {
       keep = std::max(keep, PartialTag(text, tag));
     };
     // Thoughts come before anything else only.
-    if (!format_.reasoning.start.empty() && !shown_ && n_calls_ == 0) look(format_.reasoning.start, true);
+    if (!format_.reasoning.start.empty() && !shown_ && n_calls_ == 0)
+      look(format_.reasoning.start, true);
     if (format_.syntax != nullptr) {
       for (const std::string_view tag : format_.syntax->triggers()) {
         if (tag != "{") {

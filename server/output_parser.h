@@ -13,8 +13,9 @@ namespace lutra::server {
 
 struct CallDelta {
   size_t index = 0;
-  std::string id, name;    // of the first delta of a call, which has no arguments; later ones have neither
-  std::string arguments;   // a piece of JSON text
+  std::string id,
+      name;  // of the first delta of a call, which has no arguments; later ones have neither
+  std::string arguments;  // a piece of JSON text
 };
 
 struct OutputDelta {
@@ -24,11 +25,13 @@ struct OutputDelta {
 };
 
 struct OutputFormat {
-  ReasoningTags reasoning;     // empty: thoughts are not split
-  bool in_thought = false;     // the text begins inside a thought
+  ReasoningTags reasoning;             // empty: thoughts are not split
+  bool in_thought = false;             // the text begins inside a thought
   const ToolSyntax* syntax = nullptr;  // of calls; null: they are not looked for
-  std::shared_ptr<const Tools> tools;  // those that may be called; shared by the answers of a request
-  bool calls_hold = false;     // a grammar governs calls once they have begun: they are given out while they are written
+  std::shared_ptr<const Tools>
+      tools;  // those that may be called; shared by the answers of a request
+  bool calls_hold =
+      false;  // a grammar governs calls once they have begun: they are given out while they are written
 };
 
 // For one answer; one thread. What cannot be told apart yet (the beginning of a tag) is held back.
@@ -53,12 +56,13 @@ class OutputParser {
 
   OutputFormat format_;
   State state_;
-  std::string held_;       // not decided yet
-  bool trim_ = false;      // white space in front of what comes next is dropped (behind tags)
+  std::string held_;   // not decided yet
+  bool trim_ = false;  // white space in front of what comes next is dropped (behind tags)
   size_t n_calls_ = 0;
-  bool shown_ = false;     // content was given out
+  bool shown_ = false;                  // content was given out
   std::unique_ptr<CallReader> reader_;  // while calls are read
-  std::vector<CallPiece> pieces_;       // of which something is known; kept until they are whole unless calls_hold
+  std::vector<CallPiece>
+      pieces_;  // of which something is known; kept until they are whole unless calls_hold
   bool call_known_ = false;
 };
 

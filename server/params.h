@@ -14,17 +14,27 @@
 
 namespace lutra::server {
 
-enum Endpoint : unsigned { kChat = 1, kCompletions = 2, kEmbeddings = 4, kTokenize = 8, kDetokenize = 16, kApplyTemplate = 32 };
+enum Endpoint : unsigned {
+  kChat = 1,
+  kCompletions = 2,
+  kEmbeddings = 4,
+  kTokenize = 8,
+  kDetokenize = 16,
+  kApplyTemplate = 32
+};
 
 struct Params {
   std::string model;
-  Json messages, prompt, input, stream_options, tools, tool_choice, response_format, json_schema, template_kwargs, stop, tokens;
-  std::string content, suffix, grammar, encoding_format = "float", reasoning_effort, user, reasoning_format = "auto";
-  bool stream = false, logprobs = false, echo = false, parallel_tool_calls = true, continue_final_message = false,
-       add_generation_prompt = true, cache_prompt = true, add_special = false, parse_special = true, with_pieces = false,
-       timings_per_token = false, return_progress = false, special = false;
-  int64_t max_tokens = -1, max_completion_tokens = -1, n = 1, top_logprobs = 0, legacy_logprobs = -1, best_of = 1,
-          dimensions = 0;
+  Json messages, prompt, input, stream_options, tools, tool_choice, response_format, json_schema,
+      template_kwargs, stop, tokens;
+  std::string content, suffix, grammar, encoding_format = "float", reasoning_effort, user,
+                                        reasoning_format = "auto";
+  bool stream = false, logprobs = false, echo = false, parallel_tool_calls = true,
+       continue_final_message = false, add_generation_prompt = true, cache_prompt = true,
+       add_special = false, parse_special = true, with_pieces = false, timings_per_token = false,
+       return_progress = false, special = false;
+  int64_t max_tokens = -1, max_completion_tokens = -1, n = 1, top_logprobs = 0,
+          legacy_logprobs = -1, best_of = 1, dimensions = 0;
   SamplingParams sampling;
 
   std::vector<std::string> unknown;  // fields that nobody knows
@@ -32,14 +42,16 @@ struct Params {
 };
 
 // Where a field lives; the alternative is its type. monostate: accepted and without effect.
-using ParamField = std::variant<std::monostate, bool Params::*, int64_t Params::*, std::string Params::*, Json Params::*>;
+using ParamField = std::variant<std::monostate, bool Params::*, int64_t Params::*,
+                                std::string Params::*, Json Params::*>;
 
 struct FieldRow {
   const char* name;
-  unsigned endpoints;             // mask of Endpoint
+  unsigned endpoints;  // mask of Endpoint
   ParamField field = {};
-  double min = 0, max = 0;        // of integers
-  const char* values = "";        // strings: the values taken, divided by '|', or "" for any; JSON: the types taken
+  double min = 0, max = 0;  // of integers
+  const char* values =
+      "";  // strings: the values taken, divided by '|', or "" for any; JSON: the types taken
   const char* default_text = "";  // for the documentation; the value itself is Params's
   bool silent = true;             // without effect: false if a client should be told
   const char* description;

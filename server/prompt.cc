@@ -21,9 +21,13 @@ class ControlTexts {
   explicit ControlTexts(const Vocab& vocab) {
     for (int32_t id = 0; id < vocab.size(); ++id) {
       const TokenType type = vocab.type(id);
-      if (type != TokenType::kControl && type != TokenType::kUnknown && type != TokenType::kUserDefined) continue;
+      if (type != TokenType::kControl && type != TokenType::kUnknown &&
+          type != TokenType::kUserDefined)
+        continue;
       const std::string_view text = vocab.text(id);
-      if (text.size() < 2 || (type == TokenType::kUserDefined && text.find('<') == std::string_view::npos)) continue;
+      if (text.size() < 2 ||
+          (type == TokenType::kUserDefined && text.find('<') == std::string_view::npos))
+        continue;
       by_first_[static_cast<uint8_t>(text[0])].push_back(text);
     }
   }
@@ -61,7 +65,10 @@ void GuardStrings(const ControlTexts& controls, Json* value) {
   } else if (value->is_structured()) {
     for (auto& member : *value) GuardStrings(controls, &member);  // depth is bounded by the parser
     // Names of members too: templates print whole objects.
-    if (!value->is_object() || std::none_of(value->items().begin(), value->items().end(), [&](const auto& m) { return controls.Guard(m.key()) != m.key(); })) return;
+    if (!value->is_object() ||
+        std::none_of(value->items().begin(), value->items().end(),
+                     [&](const auto& m) { return controls.Guard(m.key()) != m.key(); }))
+      return;
     Json guarded = Json::object();
     for (auto& [name, member] : value->items()) guarded[controls.Guard(name)] = std::move(member);
     *value = std::move(guarded);
@@ -69,7 +76,8 @@ void GuardStrings(const ControlTexts& controls, Json* value) {
 }
 
 [[noreturn]] void Refuse(const std::string& where, const Json& value, const std::string& takes) {
-  throw ApiError(400, where + " is " + ShowJson(value) + "; it takes " + takes, where, "invalid_value");
+  throw ApiError(400, where + " is " + ShowJson(value) + "; it takes " + takes, where,
+                 "invalid_value");
 }
 
 const Json& Member(const Json& object, const char* name) {
@@ -80,22 +88,30 @@ const Json& Member(const Json& object, const char* name) {
 
 void CheckContent(const Json& content, const std::string& where, bool may_be_null) {
   if (content.is_string() || (content.is_null() && may_be_null)) return;
-  if (!content.is_array()) Refuse(where, content, may_be_null ? "a text, a list of parts or null" : "a text or a list of parts");
+  if (!content.is_array())
+    Refuse(where, content,
+           may_be_null ? "a text, a list of parts or null" : "a text or a list of parts");
   for (size_t i = 0; i < content.size(); ++i) {
     const std::string at = where + "[" + std::to_string(i) + "]";
-    if (!content[i].is_object()) Refuse(at, content[i], "a part: {\"type\": \"text\", \"text\": ...}");
+    if (!content[i].is_object())
+      Refuse(at, content[i], "a part: {\"type\": \"text\", \"text\": ...}");
     const Json& type = Member(content[i], "type");
     if (!type.is_string()) Refuse(at + ".type", type, "\"text\"");
     const std::string& name = type.get_ref<const std::string&>();
-    if (name == "refusal") {  // what the assistant said instead of an answer; it goes back to the model as text
-      if (!Member(content[i], "refusal").is_string()) Refuse(at + ".refusal", Member(content[i], "refusal"), "a string");
+    if (name ==
+        "refusal") {  // what the assistant said instead of an answer; it goes back to the model as text
+      if (!Member(content[i], "refusal").is_string())
+        Refuse(at + ".refusal", Member(content[i], "refusal"), "a string");
       continue;
     }
     if (name != "text") {
-      throw ApiError(400, at + ".type is \"" + Printable(name, 40) + "\": this model reads text only; it takes parts of type \"text\"",
+      throw ApiError(400,
+                     at + ".type is \"" + Printable(name, 40) +
+                         "\": this model reads text only; it takes parts of type \"text\"",
                      at + ".type", "unsupported_content");
     }
-    if (!Member(content[i], "text").is_string()) Refuse(at + ".text", Member(content[i], "text"), "a string");
+    if (!Member(content[i], "text").is_string())
+      Refuse(at + ".text", Member(content[i], "text"), "a string");
   }
 }
 
@@ -104,33 +120,43 @@ void CheckCalls(const Json& calls, const std::string& where) {
   if (!calls.is_array()) Refuse(where, calls, "a list of calls");
   for (size_t i = 0; i < calls.size(); ++i) {
     const std::string at = where + "[" + std::to_string(i) + "]";
-    if (!calls[i].is_object()) Refuse(at, calls[i], "{\"id\", \"type\": \"function\", \"function\": {\"name\", \"arguments\"}}");
+    if (!calls[i].is_object())
+      Refuse(at, calls[i],
+             "{\"id\", \"type\": \"function\", \"function\": {\"name\", \"arguments\"}}");
     const Json& function = Member(calls[i], "function");
     if (!function.is_object()) Refuse(at + ".function", function, "{\"name\", \"arguments\"}");
-    if (!Member(function, "name").is_string()) Refuse(at + ".function.name", Member(function, "name"), "a string");
+    if (!Member(function, "name").is_string())
+      Refuse(at + ".function.name", Member(function, "name"), "a string");
     const Json& arguments = Member(function, "arguments");
-    if (!arguments.is_string() && !arguments.is_object()) Refuse(at + ".function.arguments", arguments, "JSON as a string");
+    if (!arguments.is_string() && !arguments.is_object())
+      Refuse(at + ".function.arguments", arguments, "JSON as a string");
   }
 }
 
 void CheckMessages(const Json& messages) {
   if (!messages.is_array()) Refuse("messages", messages, "a list of messages");
-  if (messages.empty()) throw ApiError(400, "messages is empty; it takes at least one message", "messages", "invalid_value");
-  if (messages.size() > kMaxMessages) Refuse("messages", messages, "at most " + std::to_string(kMaxMessages) + " messages");
+  if (messages.empty())
+    throw ApiError(400, "messages is empty; it takes at least one message", "messages",
+                   "invalid_value");
+  if (messages.size() > kMaxMessages)
+    Refuse("messages", messages, "at most " + std::to_string(kMaxMessages) + " messages");
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string at = "messages[" + std::to_string(i) + "]";
     const Json& m = messages[i];
     if (!m.is_object()) Refuse(at, m, "{\"role\", \"content\"}");
     const Json& role = Member(m, "role");
-    static constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant", "tool", "function"};
-    const bool known = role.is_string() && std::find(std::begin(kRoles), std::end(kRoles), role.get_ref<const std::string&>()) !=
-                                               std::end(kRoles);
+    static constexpr std::string_view kRoles[] = {"system",    "developer", "user",
+                                                  "assistant", "tool",      "function"};
+    const bool known =
+        role.is_string() && std::find(std::begin(kRoles), std::end(kRoles),
+                                      role.get_ref<const std::string&>()) != std::end(kRoles);
     if (!known) Refuse(at + ".role", role, "system, developer, user, assistant, tool or function");
     const bool assistant = role == "assistant";
     CheckContent(Member(m, "content"), at + ".content", assistant);
     if (assistant) CheckCalls(Member(m, "tool_calls"), at + ".tool_calls");
     for (const char* name : {"name", "tool_call_id", "reasoning_content"}) {
-      if (!Member(m, name).is_null() && !Member(m, name).is_string()) Refuse(at + "." + name, Member(m, name), "a string");
+      if (!Member(m, name).is_null() && !Member(m, name).is_string())
+        Refuse(at + "." + name, Member(m, name), "a string");
     }
   }
 }
@@ -183,7 +209,8 @@ std::string TextOf(const Json& content) {
   if (content.is_string()) return content;
   std::string text;
   if (content.is_array()) {
-    for (const Json& part : content) text += Member(part, "text").is_string() ? part["text"].get<std::string>() : "";
+    for (const Json& part : content)
+      text += Member(part, "text").is_string() ? part["text"].get<std::string>() : "";
   }
   return text;
 }
@@ -200,7 +227,8 @@ ChatPrompt MakeChatPrompt(const Params& params, const ServedModel& model) {
   RefusalsToText(&request.messages);
   GuardStrings(controls, &request.messages);
   // Roles are ours, checked above.
-  for (size_t i = 0; i < request.messages.size(); ++i) request.messages[i]["role"] = params.messages[i]["role"];
+  for (size_t i = 0; i < request.messages.size(); ++i)
+    request.messages[i]["role"] = params.messages[i]["role"];
   request.tools = params.tools;
   if (request.tools.is_array() && request.tools.empty()) request.tools = nullptr;
   GuardStrings(controls, &request.tools);
@@ -208,16 +236,19 @@ ChatPrompt MakeChatPrompt(const Params& params, const ServedModel& model) {
   if (params.template_kwargs.is_object()) request.extra = params.template_kwargs;
   GuardStrings(controls, &request.extra);
   if (!params.reasoning_effort.empty()) {
-    if (!request.extra.contains("reasoning_effort")) request.extra["reasoning_effort"] = params.reasoning_effort;
-    if (!request.extra.contains("enable_thinking")) request.extra["enable_thinking"] = params.reasoning_effort != "none";
+    if (!request.extra.contains("reasoning_effort"))
+      request.extra["reasoning_effort"] = params.reasoning_effort;
+    if (!request.extra.contains("enable_thinking"))
+      request.extra["enable_thinking"] = params.reasoning_effort != "none";
   }
   ChatPrompt prompt;
   std::string tail;
   if (params.continue_final_message) {
     const Json last = request.messages.back();
     if (last["role"] != "assistant" || !Member(last, "tool_calls").is_null()) {
-      throw ApiError(400, "continue_final_message continues an assistant's text, but the last message is none",
-                     "continue_final_message", "invalid_value");
+      throw ApiError(
+          400, "continue_final_message continues an assistant's text, but the last message is none",
+          "continue_final_message", "invalid_value");
     }
     tail = TextOf(Member(last, "content"));
     request.messages.erase(request.messages.size() - 1);
@@ -227,24 +258,30 @@ ChatPrompt MakeChatPrompt(const Params& params, const ServedModel& model) {
   try {
     rendered = chat_template.Apply(request);
   } catch (const Error& e) {
-    throw ApiError(400, std::string("the model's chat template refuses these messages: ") + WithoutMarks(e.what()), "messages",
-                   "template_error");
+    throw ApiError(
+        400,
+        std::string("the model's chat template refuses these messages: ") + WithoutMarks(e.what()),
+        "messages", "template_error");
   }
   rendered += tail;
-  const std::string bos = tokenizer.IsValid(tokenizer.bos()) ? std::string(tokenizer.TokenText(tokenizer.bos())) : "";
+  const std::string bos =
+      tokenizer.IsValid(tokenizer.bos()) ? std::string(tokenizer.TokenText(tokenizer.bos())) : "";
   prompt.tokens = EncodeGuarded(StripDuplicateBos(rendered, tokenizer.add_bos(), bos), tokenizer);
   prompt.text = WithoutMarks(rendered);
   prompt.in_thought = tail.empty() && chat_template.EndsInThought(rendered);
   return prompt;
 }
 
-std::vector<std::vector<int32_t>> MakePrompts(const Json& value, const char* field, size_t max_prompts, const ServedModel& model) {
-  const std::string takes = "a string, a list of strings, a list of token ids or a list of lists of token ids";
+std::vector<std::vector<int32_t>> MakePrompts(const Json& value, const char* field,
+                                              size_t max_prompts, const ServedModel& model) {
+  const std::string takes =
+      "a string, a list of strings, a list of token ids or a list of lists of token ids";
   std::vector<std::vector<int32_t>> prompts;
   const auto ids = [&](const Json& list, const std::string& where) {
     std::vector<int32_t> out;
     for (size_t i = 0; i < list.size(); ++i) {
-      const bool good = list[i].is_number_integer() && (!list[i].is_number_unsigned() || list[i].get<uint64_t>() < (1u << 31)) &&
+      const bool good = list[i].is_number_integer() &&
+                        (!list[i].is_number_unsigned() || list[i].get<uint64_t>() < (1u << 31)) &&
                         model.tokenizer().IsValid(list[i].get<int64_t>());
       if (!good) {
         Refuse(where + "[" + std::to_string(i) + "]", list[i],
@@ -254,8 +291,12 @@ std::vector<std::vector<int32_t>> MakePrompts(const Json& value, const char* fie
     }
     return out;
   };
-  const auto text = [&](const Json& s) { return model.tokenizer().Encode(s.get_ref<const std::string&>(), true, true); };
-  if (value.is_null()) throw ApiError(400, std::string("field '") + field + "' is missing; it takes " + takes, field, "missing_field");
+  const auto text = [&](const Json& s) {
+    return model.tokenizer().Encode(s.get_ref<const std::string&>(), true, true);
+  };
+  if (value.is_null())
+    throw ApiError(400, std::string("field '") + field + "' is missing; it takes " + takes, field,
+                   "missing_field");
   if (value.is_string()) {
     prompts.push_back(text(value));
   } else if (!value.is_array() || value.empty()) {
@@ -264,8 +305,10 @@ std::vector<std::vector<int32_t>> MakePrompts(const Json& value, const char* fie
     prompts.push_back(ids(value, field));
   } else {
     if (value.size() > max_prompts) {
-      throw ApiError(400, Format("field '%s' has %zu entries; it takes at most %zu", field, value.size(), max_prompts), field,
-                     "invalid_value");
+      throw ApiError(400,
+                     Format("field '%s' has %zu entries; it takes at most %zu", field, value.size(),
+                            max_prompts),
+                     field, "invalid_value");
     }
     for (size_t i = 0; i < value.size(); ++i) {
       const std::string where = std::string(field) + "[" + std::to_string(i) + "]";
@@ -279,7 +322,10 @@ std::vector<std::vector<int32_t>> MakePrompts(const Json& value, const char* fie
     }
   }
   for (const auto& prompt : prompts) {
-    if (prompt.empty()) throw ApiError(400, std::string("field '") + field + "' is empty; it takes at least one token", field, "invalid_value");
+    if (prompt.empty())
+      throw ApiError(400,
+                     std::string("field '") + field + "' is empty; it takes at least one token",
+                     field, "invalid_value");
   }
   return prompts;
 }
@@ -288,10 +334,13 @@ void CheckContext(size_t n_prompt, size_t wanted, const ServedModel& model, cons
   if (n_prompt + wanted <= model.n_ctx()) return;
   const size_t n_ctx = model.n_ctx();
   throw ApiError(400,
-                 Format("This model's maximum context length is %zu tokens, but the request has %zu tokens: request (%zu tokens) "
-                        "exceeds the available context size (%zu tokens). Please reduce the length of the messages.",
+                 Format("This model's maximum context length is %zu tokens, but the request has "
+                        "%zu tokens: request (%zu tokens) "
+                        "exceeds the available context size (%zu tokens). Please reduce the length "
+                        "of the messages.",
                         n_ctx, n_prompt, n_prompt, n_ctx),
-                 field, "context_length_exceeded", Json{{"n_prompt_tokens", n_prompt}, {"n_ctx", n_ctx}});
+                 field, "context_length_exceeded",
+                 Json{{"n_prompt_tokens", n_prompt}, {"n_ctx", n_ctx}});
 }
 
 }  // namespace lutra::server

@@ -81,7 +81,8 @@ void Version(Call& call) { Reply(call, 200, {{"version", LUTRA_VERSION}, {"name"
 void Tokenize(Call& call) {
   const Params p = call.app.Read(call, kTokenize);
   const ServedModel& model = call.app.Model(p.model);
-  const std::vector<int32_t> ids = model.tokenizer().Encode(p.content, p.add_special, p.parse_special);
+  const std::vector<int32_t> ids =
+      model.tokenizer().Encode(p.content, p.add_special, p.parse_special);
   Json tokens = Json::array();
   for (const int32_t id : ids) {
     if (!p.with_pieces) {
@@ -99,10 +100,13 @@ void Tokenize(Call& call) {
 void Detokenize(Call& call) {
   const Params p = call.app.Read(call, kDetokenize);
   const ServedModel& model = call.app.Model(p.model);
-  if (p.tokens.is_null()) throw ApiError(400, "field 'tokens' is missing; it takes a list of token ids", "tokens", "missing_field");
+  if (p.tokens.is_null())
+    throw ApiError(400, "field 'tokens' is missing; it takes a list of token ids", "tokens",
+                   "missing_field");
   std::vector<int32_t> ids;
   if (!p.tokens.empty()) {
-    if (!p.tokens[0].is_number()) throw ApiError(400, "field 'tokens' takes a list of token ids", "tokens", "invalid_value");
+    if (!p.tokens[0].is_number())
+      throw ApiError(400, "field 'tokens' takes a list of token ids", "tokens", "invalid_value");
     ids = MakePrompts(p.tokens, "tokens", 1, model).at(0);
   }
   Reply(call, 200, {{"content", Utf8Sanitize(model.tokenizer().Decode(ids, false, true))}});
@@ -111,13 +115,17 @@ void Detokenize(Call& call) {
 void ApplyTemplate(Call& call) {
   const Params p = call.app.Read(call, kApplyTemplate);
   const ServedModel& model = call.app.Model(p.model);
-  if (p.messages.is_null()) throw ApiError(400, "field 'messages' is missing; it takes a list of messages", "messages", "missing_field");
+  if (p.messages.is_null())
+    throw ApiError(400, "field 'messages' is missing; it takes a list of messages", "messages",
+                   "missing_field");
   const ChatPrompt prompt = MakeChatPrompt(p, model);
   Reply(call, 200, {{"prompt", Utf8Sanitize(prompt.text)}, {"n_tokens", prompt.tokens.size()}});
 }
 
 void Props(Call& call) {
-  if (!call.app.options().expose_slots) throw ApiError(403, "this endpoint is off; start the server without --no-slots", "", "endpoint_off");
+  if (!call.app.options().expose_slots)
+    throw ApiError(403, "this endpoint is off; start the server without --no-slots", "",
+                   "endpoint_off");
   Json models = Json::array();
   for (const auto& m : call.app.models()) {
     Json sampling = Json::object();
@@ -128,16 +136,23 @@ void Props(Call& call) {
       sampling[row.name] = value.is_discarded() ? Json(text) : value;
     }
     const SchedulerOptions& o = m->scheduler().options();
-    models.push_back({{"model", m->name()},
-                      {"n_ctx", m->n_ctx()},
-                      {"total_slots", o.max_sequences},
-                      {"max_queued", o.max_queued},
-                      {"kv_tokens", m->engine().kv_tokens()},
-                      {"kv_type", KvTypeName(m->engine().plan().kv_type)},
-                      {"bos_token", m->tokenizer().IsValid(m->tokenizer().bos()) ? Utf8Sanitize(std::string(m->tokenizer().TokenText(m->tokenizer().bos()))) : ""},
-                      {"eos_token", m->tokenizer().IsValid(m->tokenizer().eos()) ? Utf8Sanitize(std::string(m->tokenizer().TokenText(m->tokenizer().eos()))) : ""},
-                      {"chat_template", Utf8Sanitize(m->chat_template().source())},
-                      {"default_generation_settings", std::move(sampling)}});
+    models.push_back(
+        {{"model", m->name()},
+         {"n_ctx", m->n_ctx()},
+         {"total_slots", o.max_sequences},
+         {"max_queued", o.max_queued},
+         {"kv_tokens", m->engine().kv_tokens()},
+         {"kv_type", KvTypeName(m->engine().plan().kv_type)},
+         {"bos_token",
+          m->tokenizer().IsValid(m->tokenizer().bos())
+              ? Utf8Sanitize(std::string(m->tokenizer().TokenText(m->tokenizer().bos())))
+              : ""},
+         {"eos_token",
+          m->tokenizer().IsValid(m->tokenizer().eos())
+              ? Utf8Sanitize(std::string(m->tokenizer().TokenText(m->tokenizer().eos())))
+              : ""},
+         {"chat_template", Utf8Sanitize(m->chat_template().source())},
+         {"default_generation_settings", std::move(sampling)}});
   }
   Json props = {{"build_info", Fingerprint()}};
   props.update(models[0]);
@@ -146,13 +161,16 @@ void Props(Call& call) {
 }
 
 void Slots(Call& call) {
-  if (!call.app.options().expose_slots) throw ApiError(403, "this endpoint is off; start the server without --no-slots", "", "endpoint_off");
+  if (!call.app.options().expose_slots)
+    throw ApiError(403, "this endpoint is off; start the server without --no-slots", "",
+                   "endpoint_off");
   Json list = Json::array();
   for (const auto& m : call.app.models()) {
     const std::vector<SlotInfo> slots = m->scheduler().slots();
     for (size_t i = 0; i < slots.size(); ++i) {
       const SlotInfo& s = slots[i];
-      Json slot = {{"id", i}, {"model", m->name()}, {"n_ctx", m->n_ctx()}, {"is_processing", s.busy}};
+      Json slot = {
+          {"id", i}, {"model", m->name()}, {"n_ctx", m->n_ctx()}, {"is_processing", s.busy}};
       if (s.busy) {
         slot.update(Json{{"id_task", s.id},
                          {"n_prompt", s.prompt_tokens},
@@ -168,9 +186,11 @@ void Slots(Call& call) {
 
 void Page(Call& call) {
   call.response().status = 200;
-  call.response().set_header("Content-Security-Policy",
-                             "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
-                             "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+  call.response().set_header(
+      "Content-Security-Policy",
+      "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src "
+      "'self'; "
+      "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
   call.response().set_header("X-Content-Type-Options", "nosniff");
   call.response().set_header("Referrer-Policy", "no-referrer");
   call.response().set_content(std::string(PageHtml()), "text/html; charset=utf-8");

@@ -14,10 +14,12 @@ namespace lutra::server {
 namespace {
 
 std::string Base64(const uint8_t* data, size_t size) {
-  static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static constexpr char kDigits[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string out;
   for (size_t i = 0; i < size; i += 3) {
-    const uint32_t n = static_cast<uint32_t>(data[i]) << 16 | (i + 1 < size ? static_cast<uint32_t>(data[i + 1]) << 8 : 0) |
+    const uint32_t n = static_cast<uint32_t>(data[i]) << 16 |
+                       (i + 1 < size ? static_cast<uint32_t>(data[i + 1]) << 8 : 0) |
                        (i + 2 < size ? data[i + 2] : 0);
     out += kDigits[n >> 18];
     out += kDigits[n >> 12 & 63];
@@ -45,7 +47,9 @@ void Embeddings(Call& call) {
   const auto prompts = MakePrompts(p.input, "input", kMaxInputs, model);
   const size_t n_embd = model.engine().hparams().n_embd;
   if (p.dimensions > static_cast<int64_t>(n_embd)) {
-    throw ApiError(400, Format("field 'dimensions' is %lld; it takes an integer from 1 to %zu", static_cast<long long>(p.dimensions), n_embd),
+    throw ApiError(400,
+                   Format("field 'dimensions' is %lld; it takes an integer from 1 to %zu",
+                          static_cast<long long>(p.dimensions), n_embd),
                    "dimensions", "invalid_value");
   }
   size_t total = 0;
@@ -56,7 +60,8 @@ void Embeddings(Call& call) {
   Json data = Json::array();
   // In parts that the queue takes: a long list is no reason to refuse it.
   const SchedulerOptions& o = model.scheduler().options();
-  const size_t part = std::max<size_t>(1, std::min(prompts.size(), o.max_sequences + o.max_queued / 2));
+  const size_t part =
+      std::max<size_t>(1, std::min(prompts.size(), o.max_sequences + o.max_queued / 2));
   for (size_t begin = 0; begin < prompts.size(); begin += part) {
     std::vector<SequenceRequest> requests;
     for (size_t i = begin; i < std::min(prompts.size(), begin + part); ++i) {
@@ -91,14 +96,16 @@ void Embeddings(Call& call) {
       } else {
         embedding = v;
       }
-      data.push_back({{"object", "embedding"}, {"index", data.size()}, {"embedding", std::move(embedding)}});
+      data.push_back(
+          {{"object", "embedding"}, {"index", data.size()}, {"embedding", std::move(embedding)}});
     }
   }
   call.numbers.usage.prompt_tokens = total;
-  Reply(call, 200, {{"object", "list"},
-                    {"data", std::move(data)},
-                    {"model", model.name()},
-                    {"usage", {{"prompt_tokens", total}, {"total_tokens", total}}}});
+  Reply(call, 200,
+        {{"object", "list"},
+         {"data", std::move(data)},
+         {"model", model.name()},
+         {"usage", {{"prompt_tokens", total}, {"total_tokens", total}}}});
 }
 
 }  // namespace lutra::server

@@ -14,16 +14,21 @@ namespace {
 
 std::vector<std::string> Stops(const Json& stop) {
   std::vector<std::string> out;
-  const std::string takes = "a non-empty string of at most " + std::to_string(kMaxStopBytesEach) + " bytes, or a list of at most " +
-                            std::to_string(kMaxStops);
+  const std::string takes = "a non-empty string of at most " + std::to_string(kMaxStopBytesEach) +
+                            " bytes, or a list of at most " + std::to_string(kMaxStops);
   const auto add = [&](const Json& s) {
-    if (!s.is_string() || s.get_ref<const std::string&>().empty() || s.get_ref<const std::string&>().size() > kMaxStopBytesEach) {
-      throw ApiError(400, "field 'stop' is " + ShowJson(s) + "; it takes " + takes, "stop", "invalid_value");
+    if (!s.is_string() || s.get_ref<const std::string&>().empty() ||
+        s.get_ref<const std::string&>().size() > kMaxStopBytesEach) {
+      throw ApiError(400, "field 'stop' is " + ShowJson(s) + "; it takes " + takes, "stop",
+                     "invalid_value");
     }
     out.push_back(s);
   };
   if (stop.is_array()) {
-    if (stop.size() > kMaxStops) throw ApiError(400, Format("field 'stop' has %zu entries; it takes %s", stop.size(), takes.c_str()), "stop", "invalid_value");
+    if (stop.size() > kMaxStops)
+      throw ApiError(
+          400, Format("field 'stop' has %zu entries; it takes %s", stop.size(), takes.c_str()),
+          "stop", "invalid_value");
     for (const Json& s : stop) add(s);
   } else if (!stop.is_null()) {
     add(stop);
@@ -36,8 +41,10 @@ bool IncludeUsage(const Json& options) {
   const auto it = options.find("include_usage");
   if (it == options.end() || it->is_null()) return false;
   if (!it->is_boolean()) {
-    throw ApiError(400, "field 'stream_options.include_usage' is " + ShowJson(*it) + "; it takes true or false",
-                   "stream_options.include_usage", "invalid_value");
+    throw ApiError(
+        400,
+        "field 'stream_options.include_usage' is " + ShowJson(*it) + "; it takes true or false",
+        "stream_options.include_usage", "invalid_value");
   }
   return it->get<bool>();
 }
@@ -45,8 +52,9 @@ bool IncludeUsage(const Json& options) {
 void CheckBiases(const Params& params, const ServedModel& model) {
   for (const LogitBias& b : params.sampling.logit_bias) {
     if (!model.tokenizer().IsValid(b.token)) {
-      throw ApiError(400, Format("field 'logit_bias' names token %d; the vocabulary has the ids 0 to %d", b.token,
-                                 model.tokenizer().n_vocab() - 1),
+      throw ApiError(400,
+                     Format("field 'logit_bias' names token %d; the vocabulary has the ids 0 to %d",
+                            b.token, model.tokenizer().n_vocab() - 1),
                      "logit_bias", "invalid_value");
     }
   }
@@ -57,7 +65,9 @@ std::shared_ptr<TextJob> NewJob(Call& call, Params params, const ServedModel& mo
   auto job = std::make_shared<TextJob>(TextJob{call, std::move(params)});
   job->chat = chat;
   job->head.id = NewId(chat ? "chatcmpl-" : "cmpl-");
-  job->head.object = !chat ? "text_completion" : job->params.stream ? "chat.completion.chunk" : "chat.completion";
+  job->head.object = !chat                ? "text_completion"
+                     : job->params.stream ? "chat.completion.chunk"
+                                          : "chat.completion";
   job->head.model = model.name();
   job->head.created = static_cast<int64_t>(std::time(nullptr));
   job->include_usage = IncludeUsage(job->params.stream_options);
@@ -75,13 +85,14 @@ SequenceRequest NewRequest(const TextJob& job, std::vector<int32_t> prompt) {
   r.use_prefixes = job.params.cache_prompt;
   r.client = job.call.client(job.params.user);
   if (job.params.max_tokens >= 0) r.max_tokens = static_cast<size_t>(job.params.max_tokens);
-  if (job.params.max_completion_tokens >= 0) r.max_tokens = static_cast<size_t>(job.params.max_completion_tokens);
+  if (job.params.max_completion_tokens >= 0)
+    r.max_tokens = static_cast<size_t>(job.params.max_completion_tokens);
   return r;
 }
 
 // A seed gives each answer of a request another text, and the same ones each time.
-void AddChoices(const TextJob& job, const SequenceRequest& request, const ConstraintMaker& constraint,
-                std::vector<SequenceRequest>* requests) {
+void AddChoices(const TextJob& job, const SequenceRequest& request,
+                const ConstraintMaker& constraint, std::vector<SequenceRequest>* requests) {
   for (int64_t k = 0; k < job.params.n; ++k) {
     requests->push_back(request);
     SequenceRequest& r = requests->back();
@@ -118,10 +129,15 @@ void TellRelaxedSchema(Call& call, const AnswerForm& form) {
 void ChatCompletions(Call& call) {
   Params params = call.app.Read(call, kChat);
   ServedModel& model = call.app.Model(params.model);
-  if (params.messages.is_null()) throw ApiError(400, "field 'messages' is missing; it takes a list of messages", "messages", "missing_field");
-  if (params.max_tokens == 0) throw ApiError(400, "field 'max_tokens' is 0; it takes an integer from 1 to 2147483647", "max_tokens", "invalid_value");
+  if (params.messages.is_null())
+    throw ApiError(400, "field 'messages' is missing; it takes a list of messages", "messages",
+                   "missing_field");
+  if (params.max_tokens == 0)
+    throw ApiError(400, "field 'max_tokens' is 0; it takes an integer from 1 to 2147483647",
+                   "max_tokens", "invalid_value");
   if (params.top_logprobs > 0 && !params.logprobs) {
-    throw ApiError(400, "field 'top_logprobs' needs 'logprobs': true", "top_logprobs", "invalid_value");
+    throw ApiError(400, "field 'top_logprobs' needs 'logprobs': true", "top_logprobs",
+                   "invalid_value");
   }
   const auto job = NewJob(call, std::move(params), model, true);
   const ToolPlan tools = PlanTools(job->params, model);
@@ -155,11 +171,13 @@ void Completions(Call& call) {
   Params params = call.app.Read(call, kCompletions);
   ServedModel& model = call.app.Model(params.model);
   if (!params.suffix.empty()) {
-    throw ApiError(400, "field 'suffix' is not supported; leave it out", "suffix", "unsupported_value");
+    throw ApiError(400, "field 'suffix' is not supported; leave it out", "suffix",
+                   "unsupported_value");
   }
   const auto job = NewJob(call, std::move(params), model, false);
   const Json& value = job->params.prompt;
-  const std::vector<std::vector<int32_t>> prompts = MakePrompts(value, "prompt", kMaxPrompts, model);
+  const std::vector<std::vector<int32_t>> prompts =
+      MakePrompts(value, "prompt", kMaxPrompts, model);
   const AnswerForm form = PlanAnswer(job->params, ToolPlan(), OutputFormat(), model);
   TellRelaxedSchema(call, form);
   std::vector<SequenceRequest> requests;
@@ -174,7 +192,8 @@ void Completions(Call& call) {
     }
     if (job->params.echo) {
       const Json& one = value.is_array() && !value[0].is_number() ? value[i] : value;
-      job->echoes.push_back(one.is_string() ? one.get<std::string>() : model.tokenizer().Decode(prompts[i], false, true));
+      job->echoes.push_back(one.is_string() ? one.get<std::string>()
+                                            : model.tokenizer().Decode(prompts[i], false, true));
     }
     AddChoices(*job, request, form.constraint, &requests);
   }

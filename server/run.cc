@@ -18,10 +18,12 @@ std::shared_ptr<Run> Run::Start(Scheduler& scheduler, std::vector<SequenceReques
   const size_t n = requests.size();
   run->streams_ = scheduler.Submit(std::move(requests));
   if (run->streams_.empty()) {
-    if (!scheduler.accepting()) throw ApiError(503, "the server is shutting down", "", "shutting_down");
+    if (!scheduler.accepting())
+      throw ApiError(503, "the server is shutting down", "", "shutting_down");
     throw ApiError(429,
-                   Format("%zu more sequences do not fit: %zu are computed at a time and %zu may wait; try again later", n,
-                          scheduler.options().max_sequences, scheduler.options().max_queued),
+                   Format("%zu more sequences do not fit: %zu are computed at a time and %zu may "
+                          "wait; try again later",
+                          n, scheduler.options().max_sequences, scheduler.options().max_queued),
                    "", "queue_full");
   }
   run->ended_.resize(n);

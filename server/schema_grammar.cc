@@ -9,6 +9,7 @@
 
 #include "kernels/base/utf8.h"
 #include "server/api_error.h"
+#include "server/gbnf_text.h"
 #include "server/limits.h"
 #include "server/pattern.h"
 #include "server/schema_overlap.h"
@@ -17,22 +18,30 @@ namespace lutra::server {
 namespace {
 
 // Keywords that say nothing about validity, or that are read with others.
-const std::set<std::string> kAnnotations = {"title", "description", "default", "examples", "example", "$schema", "$id", "id", "$comment",
-                                            "$defs", "definitions", "deprecated", "readOnly", "writeOnly", "contentMediaType",
-                                            "contentEncoding", "strict", "name", "discriminator", "xml", "externalDocs", "$anchor"};
-const std::set<std::string> kKnown = {"type", "enum", "const", "properties", "required", "additionalProperties", "items", "prefixItems",
-                                      "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum",
-                                      "exclusiveMinimum", "exclusiveMaximum", "anyOf", "oneOf", "allOf", "$ref", "nullable"};
+const std::set<std::string> kAnnotations = {
+    "title",           "description", "default",  "examples",      "example",
+    "$schema",         "$id",         "id",       "$comment",      "$defs",
+    "definitions",     "deprecated",  "readOnly", "writeOnly",     "contentMediaType",
+    "contentEncoding", "strict",      "name",     "discriminator", "xml",
+    "externalDocs",    "$anchor"};
+const std::set<std::string> kKnown = {
+    "type",    "enum",        "const",    "properties", "required",         "additionalProperties",
+    "items",   "prefixItems", "minItems", "maxItems",   "minLength",        "maxLength",
+    "pattern", "format",      "minimum",  "maximum",    "exclusiveMinimum", "exclusiveMaximum",
+    "anyOf",   "oneOf",       "allOf",    "$ref",       "nullable"};
 
 // The formats that are honoured, as patterns; "" for others. Some are narrower than what is valid, none is wider.
 std::string FormatPattern(const std::string& format) {
   static const std::map<std::string, std::string> kFormats = [] {
-    const std::string time = "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)";
+    const std::string time =
+        "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)";
     const std::string date =
-        "\\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))";
+        "\\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]"
+        "|1\\d|2[0-8]))";
     const std::string octet = "(25[0-5]|2[0-4]\\d|1\\d{2}|[1-9]\\d|\\d)";
     const std::string label = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,30}[a-zA-Z0-9])?";
-    const std::string clock = "T(\\d{1,4}H(\\d{1,4}M(\\d{1,4}S)?)?|\\d{1,4}M(\\d{1,4}S)?|\\d{1,4}S)";
+    const std::string clock =
+        "T(\\d{1,4}H(\\d{1,4}M(\\d{1,4}S)?)?|\\d{1,4}M(\\d{1,4}S)?|\\d{1,4}S)";
     const std::string days = "(\\d{1,4}Y(\\d{1,4}M(\\d{1,4}D)?)?|\\d{1,4}M(\\d{1,4}D)?|\\d{1,4}D)";
     return std::map<std::string, std::string>{
         {"date", date},
@@ -41,10 +50,14 @@ std::string FormatPattern(const std::string& format) {
         {"duration", "P(\\d{1,4}W|" + clock + "|" + days + "(" + clock + ")?)"},
         {"uuid", "[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"},
         {"ipv4", octet + "(\\." + octet + "){3}"},
-        {"ipv6", "([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|::1|::|([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}"},
+        {"ipv6",
+         "([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|::1|::|([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}"},
         {"hostname", label + "(\\." + label + "){0,5}"},
-        {"email", "[a-zA-Z0-9_][a-zA-Z0-9_+-]{0,30}(\\.[a-zA-Z0-9_+-]{1,20}){0,3}@(" + label + "\\.){1,3}[a-zA-Z]{2,10}"},
-        {"uri", "https?://" + label + "(\\." + label + "){0,5}(:[1-9]\\d{0,3})?(/[a-zA-Z0-9._~-]{0,40}){0,8}(\\?[a-zA-Z0-9._~=&-]{1,80})?"},
+        {"email", "[a-zA-Z0-9_][a-zA-Z0-9_+-]{0,30}(\\.[a-zA-Z0-9_+-]{1,20}){0,3}@(" + label +
+                      "\\.){1,3}[a-zA-Z]{2,10}"},
+        {"uri",
+         "https?://" + label + "(\\." + label +
+             "){0,5}(:[1-9]\\d{0,3})?(/[a-zA-Z0-9._~-]{0,40}){0,8}(\\?[a-zA-Z0-9._~=&-]{1,80})?"},
     };
   }();
   const auto it = kFormats.find(format);
@@ -53,11 +66,18 @@ std::string FormatPattern(const std::string& format) {
 
 class Builder {
  public:
-  Builder(const Json& root, std::string field, std::string prefix, std::string* rules, const SchemaMode& mode)
-      : root_(root), field_(std::move(field)), prefix_(std::move(prefix)), rules_(rules), mode_(mode) {}
+  Builder(const Json& root, std::string field, std::string prefix, std::string* rules,
+          const SchemaMode& mode)
+      : root_(root),
+        field_(std::move(field)),
+        prefix_(std::move(prefix)),
+        rules_(rules),
+        mode_(mode) {}
 
   std::string Value(const Json& schema, const std::string& where) {
-    if (depth_ >= kMaxSchemaDepth) Refuse(where, "schemas are nested deeper than " + std::to_string(kMaxSchemaDepth) + " levels");
+    if (depth_ >= kMaxSchemaDepth)
+      Refuse(where,
+             "schemas are nested deeper than " + std::to_string(kMaxSchemaDepth) + " levels");
     ++depth_;
     std::string rule = OneValue(schema, where);
     --depth_;
@@ -79,7 +99,8 @@ class Builder {
       if (!schema.get<bool>()) Refuse(where, "false allows nothing");
       return "value";
     }
-    if (!schema.is_object()) Refuse(where, std::string("a schema is an object, not ") + JsonTypeName(schema));
+    if (!schema.is_object())
+      Refuse(where, std::string("a schema is an object, not ") + JsonTypeName(schema));
     for (const auto& [key, unused] : schema.items()) {
       if (kKnown.count(key) == 0 && kAnnotations.count(key) == 0 && !key.starts_with("x-")) {
         Refuse(where, "the keyword '" + Printable(key, 40) + "' is not supported");
@@ -89,10 +110,16 @@ class Builder {
       // What stands beside a reference holds too.
       Json beside = Json::object();
       for (const auto& [key, value] : schema.items()) {
-        if (key != "$ref" && key != "nullable" && kAnnotations.count(key) == 0 && !key.starts_with("x-")) beside[key] = value;
+        if (key != "$ref" && key != "nullable" && kAnnotations.count(key) == 0 &&
+            !key.starts_with("x-"))
+          beside[key] = value;
       }
-      std::string rule = beside.empty() ? Ref(schema["$ref"], where) : Value(Merge(std::move(beside), Json{{"$ref", schema["$ref"]}}, where), where);
-      if (schema.contains("nullable") && schema["nullable"] == true) rule = Rule(rule + " | \"null\"");
+      std::string rule =
+          beside.empty()
+              ? Ref(schema["$ref"], where)
+              : Value(Merge(std::move(beside), Json{{"$ref", schema["$ref"]}}, where), where);
+      if (schema.contains("nullable") && schema["nullable"] == true)
+        rule = Rule(rule + " | \"null\"");
       return rule;
     }
     const bool nullable = schema.contains("nullable") && schema["nullable"] == true;
@@ -102,8 +129,10 @@ class Builder {
   }
 
   [[noreturn]] void Refuse(const std::string& where, const std::string& what) const {
-    throw ApiError(400, "field '" + field_ + "': at " + (where.empty() ? "the schema's root" : where) + ": " + what, field_,
-                   "invalid_schema");
+    throw ApiError(
+        400,
+        "field '" + field_ + "': at " + (where.empty() ? "the schema's root" : where) + ": " + what,
+        field_, "invalid_schema");
   }
   std::string NewName() {
     if (++n_rules_ > kMaxSchemaRules) Refuse("", "the schema is too large");
@@ -112,7 +141,8 @@ class Builder {
 
   std::string Ref(const Json& ref, const std::string& where) {
     if (!ref.is_string() || !ref.get_ref<const std::string&>().starts_with("#")) {
-      Refuse(where, "$ref is " + ShowJson(ref) + "; it takes a reference within the schema, such as #/$defs/name");
+      Refuse(where, "$ref is " + ShowJson(ref) +
+                        "; it takes a reference within the schema, such as #/$defs/name");
     }
     const std::string& text = ref.get_ref<const std::string&>();
     const auto found = refs_.find(text);
@@ -152,7 +182,8 @@ class Builder {
     return types;
   }
 
-  std::string Alternatives(const Json& list, const std::string& key, const Json& schema, const std::string& where) {
+  std::string Alternatives(const Json& list, const std::string& key, const Json& schema,
+                           const std::string& where) {
     if (!list.is_array() || list.empty()) Refuse(where, key + " takes a list of schemas");
     // What stands beside the alternatives holds for each.
     Json beside = Json::object();
@@ -169,7 +200,8 @@ class Builder {
       if (const std::string rule = OneOf(branches, where + "/oneOf"); !rule.empty()) return rule;
     }
     for (size_t i = 0; i < branches.size(); ++i) {
-      body += (i > 0 ? " | " : "") + Value(branches[i], where + "/" + key + "/" + std::to_string(i));
+      body +=
+          (i > 0 ? " | " : "") + Value(branches[i], where + "/" + key + "/" + std::to_string(i));
     }
     return Rule(body);
   }
@@ -178,20 +210,26 @@ class Builder {
   // not seen and the client has not asked for strictness; it is told.
   std::string OneOf(const std::vector<Json>& branches, const std::string& where) {
     const auto is_list = [](const Json& s) {
-      return s.is_object() && (s.contains("enum") || s.contains("const")) && std::all_of(s.items().begin(), s.items().end(), [](const auto& m) {
-        return m.key() == "enum" || m.key() == "const" || m.key() == "type" || kAnnotations.count(m.key()) != 0;
-      });
+      return s.is_object() && (s.contains("enum") || s.contains("const")) &&
+             std::all_of(s.items().begin(), s.items().end(), [](const auto& m) {
+               return m.key() == "enum" || m.key() == "const" || m.key() == "type" ||
+                      kAnnotations.count(m.key()) != 0;
+             });
     };
     if (std::all_of(branches.begin(), branches.end(), is_list)) {
       // Values that are listed: those of one branch only.
       std::map<std::string, int> n_branches;
       std::vector<const Json*> all;
-      const auto key = [](const Json& v) { return v.is_number() ? Format("%.17g", v.get<double>()) : Dump(v); };  // 1 is 1.0
+      const auto key = [](const Json& v) {
+        return v.is_number() ? Format("%.17g", v.get<double>()) : Dump(v);
+      };  // 1 is 1.0
       for (const Json& branch : branches) {
         std::set<std::string> own;
         const auto take = [&](const Json& v) {
           const std::vector<std::string> types = Types(branch);
-          if (!types.empty() && std::none_of(types.begin(), types.end(), [&](const std::string& t) { return HasType(v, t); })) return;
+          if (!types.empty() && std::none_of(types.begin(), types.end(),
+                                             [&](const std::string& t) { return HasType(v, t); }))
+            return;
           if (own.insert(key(v)).second) all.push_back(&v);
         };
         if (branch.contains("const")) {
@@ -212,9 +250,12 @@ class Builder {
     }
     for (size_t i = 0; i < branches.size(); ++i) {
       for (size_t j = 0; j < branches.size(); ++j) {
-        if (i == j || (branches.size() <= kMaxSchemaOneOf && NeverBoth(root_, branches[i], branches[j], &overlap_steps_))) continue;
+        if (i == j || (branches.size() <= kMaxSchemaOneOf &&
+                       NeverBoth(root_, branches[i], branches[j], &overlap_steps_)))
+          continue;
         if (mode_.strict) {
-          Refuse(where, Format("a value may match both branch %zu and branch %zu; give every branch a required property with a const of its "
+          Refuse(where, Format("a value may match both branch %zu and branch %zu; give every "
+                               "branch a required property with a const of its "
                                "own, or use anyOf",
                                std::min(i, j), std::max(i, j)));
         }
@@ -247,7 +288,8 @@ class Builder {
         a[key] = value;
       } else if (key == "properties" && a[key].is_object() && value.is_object()) {
         for (const auto& [name, p] : value.items()) {
-          a[key][name] = a[key].contains(name) ? Merge(a[key][name], p, where + "/properties/" + name) : p;
+          a[key][name] =
+              a[key].contains(name) ? Merge(a[key][name], p, where + "/properties/" + name) : p;
         }
       } else if (key == "required" && a[key].is_array() && value.is_array()) {
         for (const Json& r : value) {
@@ -258,14 +300,18 @@ class Builder {
         Json both = Json::array();
         for (const std::string& t : x) {
           if (std::find(y.begin(), y.end(), t) != y.end()) both.push_back(t);
-          if (t == "number" && std::find(y.begin(), y.end(), "integer") != y.end()) both.push_back("integer");
-          if (t == "integer" && std::find(y.begin(), y.end(), "number") != y.end()) both.push_back("integer");
+          if (t == "number" && std::find(y.begin(), y.end(), "integer") != y.end())
+            both.push_back("integer");
+          if (t == "integer" && std::find(y.begin(), y.end(), "number") != y.end())
+            both.push_back("integer");
         }
         if (both.empty()) Refuse(where, "no type satisfies all");
         a[key] = std::move(both);
-      } else if ((key == "minimum" || key == "exclusiveMinimum" || key.starts_with("min")) && a[key].is_number() && value.is_number()) {
+      } else if ((key == "minimum" || key == "exclusiveMinimum" || key.starts_with("min")) &&
+                 a[key].is_number() && value.is_number()) {
         if (value.get<double>() > a[key].get<double>()) a[key] = value;
-      } else if ((key == "maximum" || key == "exclusiveMaximum" || key.starts_with("max")) && a[key].is_number() && value.is_number()) {
+      } else if ((key == "maximum" || key == "exclusiveMaximum" || key.starts_with("max")) &&
+                 a[key].is_number() && value.is_number()) {
         if (value.get<double>() < a[key].get<double>()) a[key] = value;
       } else if (key == "additionalProperties") {
         if (value == false || a[key] == true) a[key] = value;
@@ -278,11 +324,14 @@ class Builder {
 
   std::string Plain(const Json& schema, const std::string& where) {
     if (schema.contains("allOf")) {
-      if (!schema["allOf"].is_array() || schema["allOf"].empty()) Refuse(where, "allOf takes a list of schemas");
+      if (!schema["allOf"].is_array() || schema["allOf"].empty())
+        Refuse(where, "allOf takes a list of schemas");
       Json merged = schema;
       merged.erase("allOf");
-      for (const Json& part : schema["allOf"]) merged = Merge(std::move(merged), part, where + "/allOf");
-      if (merged.is_object() && merged.contains("allOf") && ++n_merges_ > kMaxSchemaMerges) Refuse(where, "the schema is too large");
+      for (const Json& part : schema["allOf"])
+        merged = Merge(std::move(merged), part, where + "/allOf");
+      if (merged.is_object() && merged.contains("allOf") && ++n_merges_ > kMaxSchemaMerges)
+        Refuse(where, "the schema is too large");
       return Value(merged, where);
     }
     if (schema.contains("anyOf")) return Alternatives(schema["anyOf"], "anyOf", schema, where);
@@ -294,7 +343,9 @@ class Builder {
       if (!list.is_array() || list.empty()) Refuse(where, "enum takes a list of values");
       std::string body;
       for (const Json& v : list) {
-        if (!types.empty() && std::none_of(types.begin(), types.end(), [&](const std::string& t) { return HasType(v, t); })) continue;
+        if (!types.empty() && std::none_of(types.begin(), types.end(),
+                                           [&](const std::string& t) { return HasType(v, t); }))
+          continue;
         body += (body.empty() ? "" : " | ") + GbnfLiteral(Dump(v));
       }
       if (body.empty()) Refuse(where, "no value of enum has the type");
@@ -302,9 +353,15 @@ class Builder {
     }
     if (types.empty()) {
       // The keywords tell the type that is meant.
-      if (schema.contains("properties") || schema.contains("additionalProperties") || schema.contains("required")) return Object(schema, where);
-      if (schema.contains("items") || schema.contains("prefixItems") || schema.contains("minItems") || schema.contains("maxItems")) return Array(schema, where);
-      if (schema.contains("pattern") || schema.contains("minLength") || schema.contains("maxLength") || schema.contains("format")) return String(schema, where);
+      if (schema.contains("properties") || schema.contains("additionalProperties") ||
+          schema.contains("required"))
+        return Object(schema, where);
+      if (schema.contains("items") || schema.contains("prefixItems") ||
+          schema.contains("minItems") || schema.contains("maxItems"))
+        return Array(schema, where);
+      if (schema.contains("pattern") || schema.contains("minLength") ||
+          schema.contains("maxLength") || schema.contains("format"))
+        return String(schema, where);
       for (const char* key : {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}) {
         if (schema.contains(key)) return Number(schema, where, false);
       }
@@ -313,23 +370,34 @@ class Builder {
     std::string body;
     for (const std::string& t : types) {
       std::string one;
-      if (t == "object") one = Object(schema, where);
-      else if (t == "array") one = Array(schema, where);
-      else if (t == "string") one = String(schema, where);
-      else if (t == "number") one = Number(schema, where, false);
-      else if (t == "integer") one = Number(schema, where, true);
-      else if (t == "boolean") one = "boolean";
-      else if (t == "null") one = "null";
-      else Refuse(where, "type is " + ShowJson(schema["type"]) + "; it takes object, array, string, number, integer, boolean or null");
+      if (t == "object")
+        one = Object(schema, where);
+      else if (t == "array")
+        one = Array(schema, where);
+      else if (t == "string")
+        one = String(schema, where);
+      else if (t == "number")
+        one = Number(schema, where, false);
+      else if (t == "integer")
+        one = Number(schema, where, true);
+      else if (t == "boolean")
+        one = "boolean";
+      else if (t == "null")
+        one = "null";
+      else
+        Refuse(where, "type is " + ShowJson(schema["type"]) +
+                          "; it takes object, array, string, number, integer, boolean or null");
       body += (body.empty() ? "" : " | ") + one;
     }
     return types.size() == 1 ? body : Rule(body);
   }
 
   static bool HasType(const Json& v, const std::string& t) {
-    return (t == "object" && v.is_object()) || (t == "array" && v.is_array()) || (t == "string" && v.is_string()) ||
-           (t == "number" && v.is_number()) || (t == "boolean" && v.is_boolean()) || (t == "null" && v.is_null()) ||
-           (t == "integer" && (v.is_number_integer() || (v.is_number() && v.get<double>() == std::floor(v.get<double>()))));
+    return (t == "object" && v.is_object()) || (t == "array" && v.is_array()) ||
+           (t == "string" && v.is_string()) || (t == "number" && v.is_number()) ||
+           (t == "boolean" && v.is_boolean()) || (t == "null" && v.is_null()) ||
+           (t == "integer" && (v.is_number_integer() ||
+                               (v.is_number() && v.get<double>() == std::floor(v.get<double>()))));
   }
 
   std::string Object(const Json& schema, const std::string& where) {
@@ -341,24 +409,33 @@ class Builder {
       if (!schema["required"].is_array()) Refuse(where, "required takes a list of names");
       for (const Json& r : schema["required"]) {
         if (!r.is_string()) Refuse(where, "required takes a list of names");
-        if (required.insert(r).second && !properties.contains(r.get_ref<const std::string&>())) extra_required.push_back(r);
+        if (required.insert(r).second && !properties.contains(r.get_ref<const std::string&>()))
+          extra_required.push_back(r);
       }
     }
     const bool has_extra = schema.contains("additionalProperties");
-    const Json extra_schema = has_extra ? schema["additionalProperties"] : Json(properties.empty() && extra_required.empty());
+    const Json extra_schema = has_extra ? schema["additionalProperties"]
+                                        : Json(properties.empty() && extra_required.empty());
     const bool extra = !(extra_schema.is_boolean() && !extra_schema.get<bool>());
-    if (properties.empty() && extra_required.empty() && extra && (extra_schema.is_boolean() || extra_schema.empty())) return "object";
+    if (properties.empty() && extra_required.empty() && extra &&
+        (extra_schema.is_boolean() || extra_schema.empty()))
+      return "object";
     struct Property {
       std::string pair;  // "name" : value
       bool required;
     };
     std::vector<Property> list;
     for (const auto& [name, p] : properties.items()) {
-      list.push_back({GbnfLiteral(Dump(Json(name))) + " \":\" ws " + Value(p, where + "/properties/" + name), required.count(name) != 0});
+      list.push_back(
+          {GbnfLiteral(Dump(Json(name))) + " \":\" ws " + Value(p, where + "/properties/" + name),
+           required.count(name) != 0});
     }
-    if (!extra_required.empty() && !extra) Refuse(where, "required names '" + Printable(extra_required[0], 40) + "', which is no property");
+    if (!extra_required.empty() && !extra)
+      Refuse(where,
+             "required names '" + Printable(extra_required[0], 40) + "', which is no property");
     std::string extra_value = extra ? Value(extra_schema, where + "/additionalProperties") : "";
-    for (const std::string& name : extra_required) list.push_back({GbnfLiteral(Dump(Json(name))) + " \":\" ws " + extra_value, true});
+    for (const std::string& name : extra_required)
+      list.push_back({GbnfLiteral(Dump(Json(name))) + " \":\" ws " + extra_value, true});
     // after_i: what may follow a property, from property i on; first_i: the same with none before.
     std::string extra_key;
     if (extra) {
@@ -370,7 +447,8 @@ class Builder {
     }
     const std::string extra_pair = extra ? Rule(extra_key + " \":\" ws " + extra_value) : "";
     std::string after = extra ? Rule("(\",\" ws " + extra_pair + ")*") : "";
-    std::string first = extra ? Rule("(" + extra_pair + (after.empty() ? "" : " " + after) + ")?") : "";
+    std::string first =
+        extra ? Rule("(" + extra_pair + (after.empty() ? "" : " " + after) + ")?") : "";
     for (size_t i = list.size(); i-- > 0;) {
       const Property& p = list[i];
       const std::string pair = Rule(p.pair);
@@ -427,19 +505,23 @@ class Builder {
   int Count(const Json& schema, const char* key, int otherwise, const std::string& where) {
     if (!schema.contains(key)) return otherwise;
     const Json& v = schema[key];
-    if (!v.is_number() || v.get<double>() < 0 || v.get<double>() != std::floor(v.get<double>())) Refuse(where, std::string(key) + " takes a whole number from 0");
+    if (!v.is_number() || v.get<double>() < 0 || v.get<double>() != std::floor(v.get<double>()))
+      Refuse(where, std::string(key) + " takes a whole number from 0");
     if (v.get<double>() > kMaxSchemaRepeat) {
-      if (std::string_view(key).starts_with("max")) return -1;  // longer than we let anything be; see below
+      if (std::string_view(key).starts_with("max"))
+        return -1;  // longer than we let anything be; see below
       Refuse(where, std::string(key) + " is greater than " + std::to_string(kMaxSchemaRepeat));
     }
     return v.get<int>();
   }
   // A maximum beyond kMaxSchemaRepeat is kept by allowing kMaxSchemaRepeat.
-  std::string Times(const Json& schema, const char* min_key, const char* max_key, const std::string& where, int* min, int* max) {
+  std::string Times(const Json& schema, const char* min_key, const char* max_key,
+                    const std::string& where, int* min, int* max) {
     *min = Count(schema, min_key, 0, where);
     *max = schema.contains(max_key) ? Count(schema, max_key, -1, where) : -2;
     if (*max == -1) *max = kMaxSchemaRepeat;
-    if (*max >= 0 && *max < *min) Refuse(where, std::string(min_key) + " is greater than " + max_key);
+    if (*max >= 0 && *max < *min)
+      Refuse(where, std::string(min_key) + " is greater than " + max_key);
     if (*max == -2) return *min == 0 ? "*" : "{" + std::to_string(*min) + ",}";
     return "{" + std::to_string(*min) + "," + std::to_string(*max) + "}";
   }
@@ -452,7 +534,8 @@ class Builder {
     if (schema.contains("prefixItems") || items.is_array()) {
       const Json list = schema.contains("prefixItems") ? schema["prefixItems"] : items;
       if (!list.is_array()) Refuse(where, "prefixItems takes a list of schemas");
-      for (size_t i = 0; i < list.size(); ++i) first.push_back(Value(list[i], where + "/prefixItems/" + std::to_string(i)));
+      for (size_t i = 0; i < list.size(); ++i)
+        first.push_back(Value(list[i], where + "/prefixItems/" + std::to_string(i)));
       if (items.is_array()) items = true;
     }
     const bool more = !(items.is_boolean() && !items.get<bool>());
@@ -464,13 +547,15 @@ class Builder {
     std::string tail;
     if (more && (max < 0 || max > n_first)) {
       const int low = std::max(0, min - n_first);
-      tail = "(\",\" ws " + item + ")" + (max < 0 ? (low == 0 ? "*" : "{" + std::to_string(low) + ",}")
-                                                  : "{" + std::to_string(low) + "," + std::to_string(max - n_first) + "}");
+      tail = "(\",\" ws " + item + ")" +
+             (max < 0 ? (low == 0 ? "*" : "{" + std::to_string(low) + ",}")
+                      : "{" + std::to_string(low) + "," + std::to_string(max - n_first) + "}");
     }
     if (first.empty()) {
       if (max == 0) return Rule("\"[\" ws \"]\"");
       const std::string times = max < 0 ? (min <= 1 ? "*" : "{" + std::to_string(min - 1) + ",}")
-                                        : "{" + std::to_string(std::max(0, min - 1)) + "," + std::to_string(max - 1) + "}";
+                                        : "{" + std::to_string(std::max(0, min - 1)) + "," +
+                                              std::to_string(max - 1) + "}";
       const std::string body = item + " (\",\" ws " + item + ")" + times;
       return Rule("\"[\" ws " + (min == 0 ? "(" + body + ")?" : body) + " ws \"]\"");
     }
@@ -480,7 +565,8 @@ class Builder {
         body.clear();
         continue;
       }
-      body = (i > 0 ? "\",\" ws " : "") + first[static_cast<size_t>(i)] + (body.empty() ? "" : " " + body);
+      body = (i > 0 ? "\",\" ws " : "") + first[static_cast<size_t>(i)] +
+             (body.empty() ? "" : " " + body);
       if (i >= min) body = "(" + body + ")?";
       body = Rule(body);
     }
@@ -498,7 +584,8 @@ class Builder {
       patterns.push_back(ParsePattern(schema["pattern"], where, field_));
     }
     if (schema.contains("format") && schema["format"].is_string()) {
-      if (const std::string format = FormatPattern(schema["format"]); !format.empty()) patterns.push_back(ParsePattern(format, where, field_));
+      if (const std::string format = FormatPattern(schema["format"]); !format.empty())
+        patterns.push_back(ParsePattern(format, where, field_));
     }
     if (!patterns.empty()) {
       std::string texts;
@@ -507,13 +594,16 @@ class Builder {
           texts = PatternRule(patterns[0]);
         } else {
           const RuleSink sink{[this] { return NewName(); },
-                              [this](const std::string& name, const std::string& body) { *rules_ += name + " ::= " + body + "\n"; }};
+                              [this](const std::string& name, const std::string& body) {
+                                *rules_ += name + " ::= " + body + "\n";
+                              }};
           texts = PatternRules(patterns, min, max == -2 ? -1 : max, sink);
         }
       } catch (const Error& e) {
         Refuse(where, e.what());
       }
-      if (texts.empty()) Refuse(where, "no text has the pattern, format and length that are asked for");
+      if (texts.empty())
+        Refuse(where, "no text has the pattern, format and length that are asked for");
       return Rule("\"\\\"\" " + texts + " \"\\\"\"");
     }
     return bounded ? Rule("\"\\\"\" char" + times + " \"\\\"\"") : "string";
@@ -544,14 +634,19 @@ class Builder {
     const bool has_low = low != -HUGE_VAL, has_high = high != HUGE_VAL;
     if (!has_low && !has_high) return whole ? "integer" : "number";
     if (whole) {
-      const int64_t a = has_low ? static_cast<int64_t>(low_open ? std::floor(low) + 1 : std::ceil(low)) : 0;
-      const int64_t b = has_high ? static_cast<int64_t>(high_open ? std::ceil(high) - 1 : std::floor(high)) : 0;
-      if (has_low && has_high && a > b) Refuse(where, "no integer lies between minimum and maximum");
+      const int64_t a =
+          has_low ? static_cast<int64_t>(low_open ? std::floor(low) + 1 : std::ceil(low)) : 0;
+      const int64_t b =
+          has_high ? static_cast<int64_t>(high_open ? std::ceil(high) - 1 : std::floor(high)) : 0;
+      if (has_low && has_high && a > b)
+        Refuse(where, "no integer lies between minimum and maximum");
       return Rule(IntegerRange(has_low ? &a : nullptr, has_high ? &b : nullptr));
     }
     // n.fraction with n from a to b - 1 lies within, and so do a and b themselves; bounds between whole numbers are narrowed.
-    const int64_t a = has_low ? static_cast<int64_t>(std::ceil(low)) : 0, b = has_high ? static_cast<int64_t>(std::floor(high)) : 0;
-    const bool a_open = low_open && low == std::ceil(low), b_open = high_open && high == std::floor(high);
+    const int64_t a = has_low ? static_cast<int64_t>(std::ceil(low)) : 0,
+                  b = has_high ? static_cast<int64_t>(std::floor(high)) : 0;
+    const bool a_open = low_open && low == std::ceil(low),
+               b_open = high_open && high == std::floor(high);
     if (has_low && has_high && (a > b || (a == b && (a_open || b_open)))) {
       Refuse(where, "minimum and maximum with no whole number between them are not supported");
     }
@@ -566,10 +661,13 @@ class Builder {
         ++from;
       }
       const int64_t to = b - 1;
-      if (!has_high) add("(" + IntegerRange(&from, nullptr) + ")" + fraction);
-      else if (from <= to) add("(" + IntegerRange(&from, &to) + ")" + fraction);
+      if (!has_high)
+        add("(" + IntegerRange(&from, nullptr) + ")" + fraction);
+      else if (from <= to)
+        add("(" + IntegerRange(&from, &to) + ")" + fraction);
     }
-    if (has_high && b >= 0 && !b_open && (!has_low || b >= a)) add("\"" + std::to_string(b) + "\" (\".\" \"0\"{1,2})?");
+    if (has_high && b >= 0 && !b_open && (!has_low || b >= a))
+      add("\"" + std::to_string(b) + "\" (\".\" \"0\"{1,2})?");
     // Negative: the same mirrored.
     if (!has_low || a < 0) {
       int64_t from = has_high ? std::max<int64_t>(-b, 0) : 0;
@@ -578,8 +676,10 @@ class Builder {
         ++from;
       }
       const int64_t to = -a - 1;
-      if (!has_low) add("\"-\" (" + IntegerRange(&from, nullptr) + ")" + fraction);
-      else if (from <= to) add("\"-\" (" + IntegerRange(&from, &to) + ")" + fraction);
+      if (!has_low)
+        add("\"-\" (" + IntegerRange(&from, nullptr) + ")" + fraction);
+      else if (from <= to)
+        add("\"-\" (" + IntegerRange(&from, &to) + ")" + fraction);
     }
     if (has_low && a < 0 && !a_open) add("\"" + std::to_string(a) + "\" (\".\" \"0\"{1,2})?");
     return Rule(body);
@@ -593,91 +693,7 @@ class Builder {
   int n_rules_ = 0, n_merges_ = 0, ref_chain_ = 0, depth_ = 0, overlap_steps_ = kMaxOverlapSteps;
 };
 
-// Digits of [low, high], 0 <= low <= high, of one length each; no leading zeros.
-void DigitRanges(const std::string& low, const std::string& high, std::string prefix, std::vector<std::string>* out) {
-  size_t same = 0;
-  while (same < low.size() && low[same] == high[same]) ++same;
-  prefix += low.substr(0, same);
-  const std::string a = low.substr(same), b = high.substr(same);
-  const auto piece = [&](char from, char to, size_t rest) {
-    std::string s = prefix.empty() ? "" : "\"" + prefix + "\" ";
-    s += from == to ? "\"" + std::string(1, from) + "\"" : std::string("[") + from + "-" + to + "]";
-    if (rest > 0) s += " [0-9]{" + std::to_string(rest) + "}";
-    out->push_back(s);
-  };
-  if (a.empty()) {
-    out->push_back("\"" + prefix + "\"");
-    return;
-  }
-  const size_t rest = a.size() - 1;
-  if (rest == 0) {
-    piece(a[0], b[0], 0);
-    return;
-  }
-  const bool low_all = a.find_first_not_of('0', 1) == std::string::npos, high_all = b.find_first_not_of('9', 1) == std::string::npos;
-  char from = a[0], to = b[0];
-  if (!low_all) DigitRanges(a.substr(1), std::string(rest, '9'), prefix + a[0], out), ++from;
-  if (!high_all) --to;
-  if (from <= to) piece(from, to, rest);
-  if (!high_all) DigitRanges(std::string(rest, '0'), b.substr(1), prefix + b[0], out);
-}
-
-std::string Nonnegative(int64_t low, const int64_t* high) {
-  std::vector<std::string> parts;
-  constexpr size_t kMostDigits = 16;
-  for (std::string from = std::to_string(low);;) {
-    const size_t digits = from.size();
-    const std::string most(digits, '9');
-    const std::string limit = high != nullptr ? std::to_string(*high) : "";
-    if (high != nullptr && limit.size() == digits) {
-      DigitRanges(from, limit, "", &parts);
-      break;
-    }
-    DigitRanges(from, most, "", &parts);
-    if (high == nullptr) {
-      if (digits < kMostDigits) parts.push_back("[1-9] [0-9]{" + std::to_string(digits) + "," + std::to_string(kMostDigits - 1) + "}");
-      break;
-    }
-    from = "1" + std::string(digits, '0');
-  }
-  std::string out;
-  for (const std::string& p : parts) out += (out.empty() ? "" : " | ") + p;
-  return out;
-}
-
 }  // namespace
-
-std::string GbnfLiteral(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const uint8_t b = static_cast<uint8_t>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (b < 0x20 || b == 0x7F) {
-      out += Format("\\x%02X", b);
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
-}
-
-std::string IntegerRange(const int64_t* low, const int64_t* high) {
-  std::string out;
-  const auto add = [&](const std::string& s) { out += (out.empty() ? "" : " | ") + s; };
-  if (low == nullptr || *low < 0) {
-    // -to ... -from
-    const int64_t from = high != nullptr && *high < 0 ? -*high : 1;
-    const int64_t to = low != nullptr ? -*low : 0;
-    add("\"-\" (" + Nonnegative(from, low != nullptr ? &to : nullptr) + ")");
-  }
-  if (high == nullptr || *high >= 0) {
-    const int64_t from = low != nullptr && *low > 0 ? *low : 0;
-    add(Nonnegative(from, high));
-  }
-  return out;
-}
 
 std::string JsonRules() {
   return R"(value ::= object | array | string | number | boolean | null
@@ -694,8 +710,8 @@ ws ::= (" " | "\n" [ ]{0,20})?
 )";
 }
 
-std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules, const SchemaMode& mode,
-                        const Json* root) {
+std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix,
+                        std::string* rules, const SchemaMode& mode, const Json* root) {
   Builder builder(root != nullptr ? *root : schema, field, prefix, rules, mode);
   return builder.Value(schema, "");
 }

@@ -15,27 +15,24 @@
 namespace lutra::server {
 
 struct SchemaMode {
-  bool strict = false;                          // refuse what is not exact
-  std::vector<std::string>* relaxed = nullptr;  // otherwise: places of oneOf that are taken as anyOf are appended
+  bool strict = false;  // refuse what is not exact
+  std::vector<std::string>* relaxed =
+      nullptr;  // otherwise: places of oneOf that are taken as anyOf are appended
 };
 
 // GBNF whose root is a value of the schema. Throws ApiError(400) naming the place in the schema and the keyword; `field` names the
 // request's field.
-std::string SchemaGrammar(const Json& schema, const std::string& field, const SchemaMode& mode = {});
+std::string SchemaGrammar(const Json& schema, const std::string& field,
+                          const SchemaMode& mode = {});
 // The same as rules without a root: the value's rule has the name that is returned; rules are appended to *rules. `prefix` keeps
 // names of several schemas apart. References are to `root`, which is the schema itself if null.
-std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix, std::string* rules, const SchemaMode& mode = {},
+std::string SchemaRules(const Json& schema, const std::string& field, const std::string& prefix,
+                        std::string* rules, const SchemaMode& mode = {},
                         const Json* root = nullptr);
 
 // Rules that the above use; to be appended once.
 std::string JsonRules();
 // GBNF for any JSON object.
 std::string AnyObjectGrammar();
-
-// GBNF of the decimal integers from low to high; a bound that is null is none.
-std::string IntegerRange(const int64_t* low, const int64_t* high);
-
-// A GBNF literal.
-std::string GbnfLiteral(const std::string& text);
 
 }  // namespace lutra::server

@@ -14,11 +14,11 @@
 namespace lutra::server {
 
 struct ModelSpec {
-  std::string alias;                // "": the file's name without .gguf
-  EngineOptions engine;             // batch_logits and kv_tokens 0: chosen to suit the scheduler
+  std::string alias;     // "": the file's name without .gguf
+  EngineOptions engine;  // batch_logits and kv_tokens 0: chosen to suit the scheduler
   SchedulerOptions scheduler;
-  std::string chat_template;        // source that replaces the file's; "": the file's
-  SamplingParams sampling;          // defaults of requests
+  std::string chat_template;  // source that replaces the file's; "": the file's
+  SamplingParams sampling;    // defaults of requests
 };
 
 // Immutable after construction but for the scheduler, which is thread-safe.

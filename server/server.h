@@ -12,11 +12,11 @@ namespace lutra::server {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 8080;                   // 0: a free one
+  int port = 8080;  // 0: a free one
   HttpLimits http;
   AppOptions app;
-  std::vector<ModelSpec> models;     // at least one; names must differ
-  double drain_seconds = 10;         // Stop() lets what is being generated go on for so long
+  std::vector<ModelSpec> models;  // at least one; names must differ
+  double drain_seconds = 10;      // Stop() lets what is being generated go on for so long
 };
 
 class LutraServer {

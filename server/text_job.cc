@@ -33,9 +33,12 @@ OutputDelta Take(TextJob::Choice& choice, SequenceEvent& event) {
 void NoteEnd(TextJob& job) {
   job.call.numbers.usage = job.TotalUsage();
   for (const auto& c : job.choices) {
-    job.call.numbers.queue_seconds = std::max(job.call.numbers.queue_seconds, c.stats.queue_seconds);
-    job.call.numbers.prompt_seconds = std::max(job.call.numbers.prompt_seconds, c.stats.prompt_seconds);
-    job.call.numbers.decode_seconds = std::max(job.call.numbers.decode_seconds, c.stats.decode_seconds);
+    job.call.numbers.queue_seconds =
+        std::max(job.call.numbers.queue_seconds, c.stats.queue_seconds);
+    job.call.numbers.prompt_seconds =
+        std::max(job.call.numbers.prompt_seconds, c.stats.prompt_seconds);
+    job.call.numbers.decode_seconds =
+        std::max(job.call.numbers.decode_seconds, c.stats.decode_seconds);
   }
 }
 
@@ -61,7 +64,9 @@ Json CompletionChoice(TextJob& job, size_t i) {
   const std::string echo = job.params.echo ? job.echoes[i / static_cast<size_t>(job.params.n)] : "";
   return {{"text", echo + c.content},
           {"index", i},
-          {"logprobs", job.logprobs ? LegacyLogprobs(c.logprobs, job.params.legacy_logprobs > 0, &offset) : Json(nullptr)},
+          {"logprobs", job.logprobs
+                           ? LegacyLogprobs(c.logprobs, job.params.legacy_logprobs > 0, &offset)
+                           : Json(nullptr)},
           {"finish_reason", FinishText(c.finish, false)}};
 }
 
@@ -75,14 +80,17 @@ void AnswerWhole(TextJob& job) {
     if (event.error != nullptr) std::rethrow_exception(event.error);
     TextJob::Choice& c = job.choices[i];
     for (auto* list : {&event.prompt_logprobs, &event.logprobs}) {
-      c.logprobs.insert(c.logprobs.end(), std::make_move_iterator(list->begin()), std::make_move_iterator(list->end()));
+      c.logprobs.insert(c.logprobs.end(), std::make_move_iterator(list->begin()),
+                        std::make_move_iterator(list->end()));
     }
     const OutputDelta delta = Take(c, event);
     c.content += delta.content;
     c.reasoning += delta.reasoning;
     for (const CallDelta& call : delta.calls) {
-      if (!call.id.empty()) c.calls.push_back(call);
-      else c.calls[call.index].arguments += call.arguments;
+      if (!call.id.empty())
+        c.calls.push_back(call);
+      else
+        c.calls[call.index].arguments += call.arguments;
     }
     if (event.finished && event.finish == FinishReason::kCancelled) throw Cancelled(exchange);
   }
@@ -100,7 +108,8 @@ void AnswerWhole(TextJob& job) {
 // Writes one answer as events. Lives as long as the connection writes.
 class EventWriter {
  public:
-  explicit EventWriter(std::shared_ptr<TextJob> job) : job_(std::move(job)), last_sent_(Clock::now()) {}
+  explicit EventWriter(std::shared_ptr<TextJob> job)
+      : job_(std::move(job)), last_sent_(Clock::now()) {}
   ~EventWriter() {
     job_->run->Cancel();
     NoteEnd(*job_);
@@ -123,7 +132,8 @@ class EventWriter {
         return silent < job.call.app.options().ping_seconds || Send(":\n\n");
       }
       if (event.error != nullptr) std::rethrow_exception(event.error);
-      if (event.finished && event.finish == FinishReason::kCancelled) throw Cancelled(job.call.exchange);
+      if (event.finished && event.finish == FinishReason::kCancelled)
+        throw Cancelled(job.call.exchange);
       const bool good = job.chat ? ChatEvent(i, event) : CompletionEvent(i, event);
       return good && (!job.run->finished() || End());
     } catch (...) {
@@ -147,8 +157,12 @@ class EventWriter {
     if (stats != nullptr && job_->params.timings_per_token) chunk["timings"] = TimingsJson(*stats);
     return Send("data: " + Dump(chunk) + "\n\n");
   }
-  bool ChatChunk(size_t i, Json delta, const Json& finish, Json logprobs, const SequenceStats& stats) {
-    return SendChunk(Json::array({{{"index", i}, {"delta", std::move(delta)}, {"logprobs", std::move(logprobs)}, {"finish_reason", finish}}}),
+  bool ChatChunk(size_t i, Json delta, const Json& finish, Json logprobs,
+                 const SequenceStats& stats) {
+    return SendChunk(Json::array({{{"index", i},
+                                   {"delta", std::move(delta)},
+                                   {"logprobs", std::move(logprobs)},
+                                   {"finish_reason", finish}}}),
                      &stats);
   }
 
@@ -166,23 +180,34 @@ class EventWriter {
     };
     if (!c.started) {
       c.started = true;
-      if (!ChatChunk(i, {{"role", "assistant"}, {"content", ""}, {"refusal", nullptr}}, nullptr, nullptr, event.stats)) return false;
+      if (!ChatChunk(i, {{"role", "assistant"}, {"content", ""}, {"refusal", nullptr}}, nullptr,
+                     nullptr, event.stats))
+        return false;
     }
-    if (!delta.reasoning.empty() && !ChatChunk(i, {{"reasoning_content", delta.reasoning}}, nullptr, take_logprobs(), event.stats)) return false;
-    if (!delta.content.empty() && !ChatChunk(i, {{"content", delta.content}}, nullptr, take_logprobs(), event.stats)) return false;
+    if (!delta.reasoning.empty() && !ChatChunk(i, {{"reasoning_content", delta.reasoning}}, nullptr,
+                                               take_logprobs(), event.stats))
+      return false;
+    if (!delta.content.empty() &&
+        !ChatChunk(i, {{"content", delta.content}}, nullptr, take_logprobs(), event.stats))
+      return false;
     for (const CallDelta& call : delta.calls) {
       // First who is called, then with what.
       Json part = {{"index", call.index}};
       if (!call.id.empty()) {
         c.calls.push_back(call);
-        part.update({{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", ""}}}});
+        part.update({{"id", call.id},
+                     {"type", "function"},
+                     {"function", {{"name", call.name}, {"arguments", ""}}}});
       } else {
         part["function"] = {{"arguments", call.arguments}};
       }
-      if (!ChatChunk(i, {{"tool_calls", Json::array({part})}}, nullptr, take_logprobs(), event.stats)) return false;
+      if (!ChatChunk(i, {{"tool_calls", Json::array({part})}}, nullptr, take_logprobs(),
+                     event.stats))
+        return false;
     }
     if (!event.finished) return true;
-    return ChatChunk(i, Json::object(), FinishText(c.finish, !c.calls.empty()), take_logprobs(), event.stats);
+    return ChatChunk(i, Json::object(), FinishText(c.finish, !c.calls.empty()), take_logprobs(),
+                     event.stats);
   }
 
   bool CompletionEvent(size_t i, SequenceEvent& event) {
@@ -192,17 +217,21 @@ class EventWriter {
     c.stats = event.stats;
     if (!c.started && job.params.echo) {
       text = job.echoes[i / static_cast<size_t>(job.params.n)] + text;
-      event.logprobs.insert(event.logprobs.begin(), event.prompt_logprobs.begin(), event.prompt_logprobs.end());
+      event.logprobs.insert(event.logprobs.begin(), event.prompt_logprobs.begin(),
+                            event.prompt_logprobs.end());
     }
     c.started = true;
-    const Json logprobs = job.logprobs && !event.logprobs.empty()
-                              ? LegacyLogprobs(event.logprobs, job.params.legacy_logprobs > 0, &c.text_offset)
-                              : Json(nullptr);
-    return SendChunk(Json::array({{{"text", text},
-                                   {"index", i},
-                                   {"logprobs", logprobs},
-                                   {"finish_reason", event.finished ? Json(FinishText(c.finish, false)) : Json(nullptr)}}}),
-                     &event.stats);
+    const Json logprobs =
+        job.logprobs && !event.logprobs.empty()
+            ? LegacyLogprobs(event.logprobs, job.params.legacy_logprobs > 0, &c.text_offset)
+            : Json(nullptr);
+    return SendChunk(
+        Json::array({{{"text", text},
+                      {"index", i},
+                      {"logprobs", logprobs},
+                      {"finish_reason",
+                       event.finished ? Json(FinishText(c.finish, false)) : Json(nullptr)}}}),
+        &event.stats);
   }
 
   void Progress() {
@@ -251,7 +280,8 @@ Usage TextJob::TotalUsage() const {
   return usage;
 }
 
-void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler, std::vector<SequenceRequest> requests) {
+void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler,
+                std::vector<SequenceRequest> requests) {
   job->run = Run::Start(scheduler, std::move(requests));
   job->call.exchange.OnClientGone([run = std::weak_ptr<Run>(job->run)] {
     if (const auto r = run.lock()) r->Cancel();
@@ -266,8 +296,9 @@ void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler, 
   response.set_header("Cache-Control", "no-cache");
   response.set_header("X-Accel-Buffering", "no");  // proxies must not collect the events
   const auto writer = std::make_shared<EventWriter>(job);
-  response.set_chunked_content_provider("text/event-stream",
-                                        [writer](size_t, httplib::DataSink& sink) { return writer->Write(sink); });
+  response.set_chunked_content_provider(
+      "text/event-stream",
+      [writer](size_t, httplib::DataSink& sink) { return writer->Write(sink); });
 }
 
 }  // namespace lutra::server

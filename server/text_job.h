@@ -13,14 +13,14 @@
 namespace lutra::server {
 
 struct TextJob {
-  Call call;                          // a copy: a stream lives longer than its route
+  Call call;  // a copy: a stream lives longer than its route
   Params params;
   bool chat = true;
   AnswerHead head = {};
   bool include_usage = false;
-  bool logprobs = false;              // wanted
-  std::vector<std::string> echoes = {};     // completions: the text of each prompt
-  std::vector<size_t> prompt_tokens = {};   // of each prompt
+  bool logprobs = false;                   // wanted
+  std::vector<std::string> echoes = {};    // completions: the text of each prompt
+  std::vector<size_t> prompt_tokens = {};  // of each prompt
   std::shared_ptr<Run> run = nullptr;
 
   // One answer of the request.
@@ -41,6 +41,7 @@ struct TextJob {
 };
 
 // Submits and answers; takes the job. Throws ApiError and Error as long as nothing was sent.
-void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler, std::vector<SequenceRequest> requests);
+void RunTextJob(Call& call, std::shared_ptr<TextJob> job, Scheduler& scheduler,
+                std::vector<SequenceRequest> requests);
 
 }  // namespace lutra::server

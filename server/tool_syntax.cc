@@ -5,6 +5,7 @@
 #include <random>
 
 #include "server/api_error.h"
+#include "server/gbnf_text.h"
 #include "server/schema_grammar.h"
 #include "server/tool_syntax_text.h"
 
@@ -55,16 +56,20 @@ struct JsonScan {
 // {"name": ..., "arguments" or "parameters": ...} of a known tool, perhaps inside {"function": ...}.
 bool ReadCall(const Json& value, const Tools& tools, CallPiece* call) {
   if (!value.is_object()) return false;
-  const Json& object = value.contains("function") && value["function"].is_object() ? value["function"] : value;
+  const Json& object =
+      value.contains("function") && value["function"].is_object() ? value["function"] : value;
   const auto name = object.find("name");
-  if (name == object.end() || !name->is_string() || FindTool(tools, name->get_ref<const std::string&>()) == nullptr) return false;
+  if (name == object.end() || !name->is_string() ||
+      FindTool(tools, name->get_ref<const std::string&>()) == nullptr)
+    return false;
   call->name = *name;
   call->arguments = "{}";
   for (const char* key : {"arguments", "parameters"}) {
     const auto it = object.find(key);
     if (it == object.end()) continue;
     // Some write the arguments as a text that holds JSON.
-    const Json inner = it->is_string() ? Json::parse(it->get_ref<const std::string&>(), nullptr, false) : *it;
+    const Json inner =
+        it->is_string() ? Json::parse(it->get_ref<const std::string&>(), nullptr, false) : *it;
     if (!inner.is_object()) return false;
     call->arguments = Dump(inner);
     break;
@@ -77,7 +82,11 @@ class ObjectReader {
  public:
   // The object begins at `at`; `exact`: so far all is as the grammar writes it.
   ObjectReader(const Tools& tools, const char* key, size_t at, bool exact)
-      : tools_(tools), key_(key), begin_(at), scan_{at}, stage_(exact ? Stage::kHead : Stage::kWhole) {}
+      : tools_(tools),
+        key_(key),
+        begin_(at),
+        scan_{at},
+        stage_(exact ? Stage::kHead : Stage::kWhole) {}
 
   Status Read(std::string_view text, std::vector<CallPiece>* pieces) {
     if (stage_ == Stage::kHead && !ReadHead(text, pieces)) return Status::kMore;
@@ -89,7 +98,9 @@ class ObjectReader {
     if (!scan_.To(text, 0)) return Status::kMore;
     Json value;
     CallPiece call;
-    if (!ParseText(text.substr(begin_, scan_.at - begin_), &value) || !ReadCall(value, tools_, &call)) return Status::kNoCall;
+    if (!ParseText(text.substr(begin_, scan_.at - begin_), &value) ||
+        !ReadCall(value, tools_, &call))
+      return Status::kNoCall;
     if (stage_ == Stage::kWhole) pieces->push_back(std::move(call));
     return Status::kDone;
   }
@@ -151,13 +162,15 @@ class ObjectReader {
 std::string Quoted(const std::string& s) { return GbnfLiteral(Dump(Json(s))); }
 
 // The rule of each tool's arguments; rules are appended to *rules.
-std::vector<std::string> ArgumentRules(const Tools& tools, std::string* rules, std::vector<std::string>* relaxed) {
+std::vector<std::string> ArgumentRules(const Tools& tools, std::string* rules,
+                                       std::vector<std::string>* relaxed) {
   std::vector<std::string> names;
   for (size_t i = 0; i < tools.size(); ++i) {
     std::string own, rule;
     try {
       std::vector<std::string> places;
-      rule = SchemaRules(tools[i].parameters, "tools", "t" + std::to_string(i) + "x", &own, {tools[i].strict, &places});
+      rule = SchemaRules(tools[i].parameters, "tools", "t" + std::to_string(i) + "x", &own,
+                         {tools[i].strict, &places});
       if (!places.empty()) relaxed->push_back(tools[i].name);
     } catch (const ApiError&) {
       if (tools[i].strict) throw;
@@ -172,12 +185,14 @@ std::vector<std::string> ArgumentRules(const Tools& tools, std::string* rules, s
 }
 
 // The rule `call`: an object as ObjectReader reads it.
-std::string ObjectRules(const Tools& tools, const std::string& key, std::vector<std::string>* relaxed) {
+std::string ObjectRules(const Tools& tools, const std::string& key,
+                        std::vector<std::string>* relaxed) {
   std::string rules, call;
   const std::vector<std::string> arguments = ArgumentRules(tools, &rules, relaxed);
   for (size_t i = 0; i < tools.size(); ++i) {
-    call += (i > 0 ? " | " : "") + std::string("\"{\" ws \"\\\"name\\\":\" ws ") + Quoted(tools[i].name) + " ws \",\" ws \"\\\"" + key +
-            "\\\":\" ws " + arguments[i] + " ws \"}\"";
+    call += (i > 0 ? " | " : "") + std::string("\"{\" ws \"\\\"name\\\":\" ws ") +
+            Quoted(tools[i].name) + " ws \",\" ws \"\\\"" + key + "\\\":\" ws " + arguments[i] +
+            " ws \"}\"";
   }
   return "call ::= " + call + "\n" + rules;
 }
@@ -190,9 +205,13 @@ class Tagged final : public ToolSyntax {
     static constexpr std::string_view kTriggers[] = {kOpen};
     return kTriggers;
   }
-  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override { return std::make_unique<Reader>(tools); }
-  std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const override {
-    return std::string("root ::= one") + (parallel ? " (\"\\n\" one)*" : "") + "\none ::= \"<tool_call>\\n\" call \"\\n</tool_call>\"\n" +
+  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override {
+    return std::make_unique<Reader>(tools);
+  }
+  std::string Grammar(const Tools& tools, bool parallel,
+                      std::vector<std::string>* relaxed) const override {
+    return std::string("root ::= one") + (parallel ? " (\"\\n\" one)*" : "") +
+           "\none ::= \"<tool_call>\\n\" call \"\\n</tool_call>\"\n" +
            ObjectRules(tools, "arguments", relaxed);
   }
 
@@ -201,12 +220,14 @@ class Tagged final : public ToolSyntax {
   class Reader final : public CallReader {
    public:
     explicit Reader(const Tools& tools) : tools_(tools) {}
-    Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) override {
+    Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces,
+                size_t* used) override {
       if (!object_) {
         const size_t at = SkipSpace(text, kOpen.size());
         if (at == text.size()) return More(last);
         if (text[at] != '{') return Status::kNoCall;
-        object_.emplace(tools_, "arguments", at, text.substr(kOpen.size(), at - kOpen.size()) == "\n");
+        object_.emplace(tools_, "arguments", at,
+                        text.substr(kOpen.size(), at - kOpen.size()) == "\n");
       }
       if (!read_) {
         const Status status = object_->Read(text, pieces);
@@ -233,9 +254,13 @@ class Bare final : public ToolSyntax {
     return kTriggers;
   }
   bool IsCall(std::string_view text) const override { return text.starts_with(kTag); }
-  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override { return std::make_unique<Reader>(tools); }
-  std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const override {
-    return std::string("root ::= \"<|python_tag|>\"? call") + (parallel ? " (\";\" ws call)*" : "") + "\n" + ObjectRules(tools, "parameters", relaxed);
+  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override {
+    return std::make_unique<Reader>(tools);
+  }
+  std::string Grammar(const Tools& tools, bool parallel,
+                      std::vector<std::string>* relaxed) const override {
+    return std::string("root ::= \"<|python_tag|>\"? call") +
+           (parallel ? " (\";\" ws call)*" : "") + "\n" + ObjectRules(tools, "parameters", relaxed);
   }
 
  private:
@@ -243,7 +268,8 @@ class Bare final : public ToolSyntax {
   class Reader final : public CallReader {
    public:
     explicit Reader(const Tools& tools) : tools_(tools) {}
-    Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) override {
+    Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces,
+                size_t* used) override {
       if (at_ == 0 && text.starts_with(kTag)) at_ = kTag.size();
       for (;;) {
         if (!object_) {
@@ -290,16 +316,23 @@ class Mistral final : public ToolSyntax {
     static constexpr std::string_view kTriggers[] = {kOpen};
     return kTriggers;
   }
-  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override { return std::make_unique<Reader>(tools); }
-  std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const override {
+  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override {
+    return std::make_unique<Reader>(tools);
+  }
+  std::string Grammar(const Tools& tools, bool parallel,
+                      std::vector<std::string>* relaxed) const override {
     if (form_ == Form::kList) {
-      return std::string("root ::= \"[TOOL_CALLS][\" call") + (parallel ? " (\", \" call)*" : "") + " \"]\"\n" + ObjectRules(tools, "arguments", relaxed);
+      return std::string("root ::= \"[TOOL_CALLS][\" call") + (parallel ? " (\", \" call)*" : "") +
+             " \"]\"\n" + ObjectRules(tools, "arguments", relaxed);
     }
     std::string rules, call;
     const std::vector<std::string> arguments = ArgumentRules(tools, &rules, relaxed);
-    const std::string between = form_ == Form::kArgs ? "\"[ARGS]\" " : "\"[CALL_ID]\" [a-zA-Z0-9]{9} \"[ARGS]\" ";
-    for (size_t i = 0; i < tools.size(); ++i) call += (i > 0 ? " | " : "") + GbnfLiteral(tools[i].name) + " " + between + arguments[i];
-    return std::string("root ::= one") + (parallel ? " one*" : "") + "\none ::= \"[TOOL_CALLS]\" (" + call + ")\n" + rules;
+    const std::string between =
+        form_ == Form::kArgs ? "\"[ARGS]\" " : "\"[CALL_ID]\" [a-zA-Z0-9]{9} \"[ARGS]\" ";
+    for (size_t i = 0; i < tools.size(); ++i)
+      call += (i > 0 ? " | " : "") + GbnfLiteral(tools[i].name) + " " + between + arguments[i];
+    return std::string("root ::= one") + (parallel ? " one*" : "") +
+           "\none ::= \"[TOOL_CALLS]\" (" + call + ")\n" + rules;
   }
 
  private:
@@ -307,7 +340,8 @@ class Mistral final : public ToolSyntax {
   class Reader final : public CallReader {
    public:
     explicit Reader(const Tools& tools) : tools_(tools) {}
-    Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) override {
+    Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces,
+                size_t* used) override {
       if (stage_ == Stage::kOpen) {
         const size_t at = SkipSpace(text, kOpen.size());
         if (at == text.size()) return More(last);
@@ -328,7 +362,8 @@ class Mistral final : public ToolSyntax {
             return Status::kDone;
           }
           if (text[at] != '{') return Status::kNoCall;
-          const bool listed = stage_ == Stage::kList && text.substr(from, at - from) == (n_ == 0 ? "" : ", ");
+          const bool listed =
+              stage_ == Stage::kList && text.substr(from, at - from) == (n_ == 0 ? "" : ", ");
           object_.emplace(tools_, "arguments", at, exact_ && listed);
         }
         const Status status = object_->Read(text, pieces);
@@ -347,14 +382,17 @@ class Mistral final : public ToolSyntax {
    private:
     enum class Stage { kOpen, kList, kOne, kName };
 
-    Status ReadNamed(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) {
+    Status ReadNamed(std::string_view text, bool last, std::vector<CallPiece>* pieces,
+                     size_t* used) {
       if (!scan_) {
         constexpr size_t kMostName = 512;
         const size_t brace = text.find('{', at_);
-        if (brace == std::string_view::npos) return text.size() - at_ > kMostName ? Status::kNoCall : More(last);
+        if (brace == std::string_view::npos)
+          return text.size() - at_ > kMostName ? Status::kNoCall : More(last);
         std::string_view name = text.substr(at_, brace - at_);
         for (const std::string_view mark : {"[ARGS]", "[CALL_ID]"}) {
-          if (const size_t at = name.find(mark); at != std::string_view::npos) name = name.substr(0, at);
+          if (const size_t at = name.find(mark); at != std::string_view::npos)
+            name = name.substr(0, at);
         }
         while (!name.empty() && IsSpace(name.back())) name.remove_suffix(1);
         const Tool* tool = FindTool(tools_, name);
@@ -392,7 +430,8 @@ class Mistral final : public ToolSyntax {
 
 const Tagged kTagged;
 const Bare kBare;
-const Mistral kMistral("mistral", Mistral::Form::kList), kMistralArgs("mistral_args", Mistral::Form::kArgs),
+const Mistral kMistral("mistral", Mistral::Form::kList),
+    kMistralArgs("mistral_args", Mistral::Form::kArgs),
     kMistralIdArgs("mistral_id_args", Mistral::Form::kIdArgs);
 
 // A template with all of these marks tells its model to use the syntax; the first row that fits counts.
@@ -418,7 +457,8 @@ size_t SkipSpace(std::string_view s, size_t at) {
 }
 
 const Tool* FindTool(const Tools& tools, std::string_view name) {
-  const auto it = std::find_if(tools.begin(), tools.end(), [&](const Tool& t) { return t.name == name; });
+  const auto it =
+      std::find_if(tools.begin(), tools.end(), [&](const Tool& t) { return t.name == name; });
   return it == tools.end() ? nullptr : &*it;
 }
 
@@ -444,13 +484,15 @@ Status ReadEndTag(std::string_view text, size_t at, std::string_view tag, bool l
 }
 
 std::span<const ToolSyntax* const> AllToolSyntaxes() {
-  static const ToolSyntax* const kAll[] = {&kTagged, &XmlCalls(), &kBare, &kMistral, &kMistralArgs, &kMistralIdArgs};
+  static const ToolSyntax* const kAll[] = {&kTagged,  &XmlCalls(),   &kBare,
+                                           &kMistral, &kMistralArgs, &kMistralIdArgs};
   return kAll;
 }
 
 const ToolSyntax* SyntaxOf(std::string_view source) {
   for (const Row& row : kRows) {
-    if (std::all_of(std::begin(row.marks), std::end(row.marks), [&](std::string_view m) { return source.find(m) != std::string_view::npos; })) {
+    if (std::all_of(std::begin(row.marks), std::end(row.marks),
+                    [&](std::string_view m) { return source.find(m) != std::string_view::npos; })) {
       return row.syntax;
     }
   }
@@ -458,7 +500,8 @@ const ToolSyntax* SyntaxOf(std::string_view source) {
 }
 
 std::string NewCallId() {
-  static constexpr char kLetters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+  static constexpr char kLetters[] =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
   thread_local std::mt19937_64 random{std::random_device{}()};
   std::string id = "call_";
   for (int i = 0; i < 24; ++i) id += kLetters[random() % (sizeof(kLetters) - 1)];

@@ -33,7 +33,8 @@ class CallReader {
   // `text` is everything from the trigger on and only grows; `last`: nothing follows. Appends what has become known to *pieces. kDone:
   // the calls are whole and took *used bytes. kNoCall: this is none and cannot become one. Pieces come before the end only as long
   // as all of `text` is as Grammar() writes it.
-  virtual Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) = 0;
+  virtual Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces,
+                      size_t* used) = 0;
 };
 
 class ToolSyntax {
@@ -48,7 +49,8 @@ class ToolSyntax {
   virtual std::unique_ptr<CallReader> NewReader(const Tools& tools) const = 0;
   // GBNF, without JsonRules(), of calls from their trigger on. Schemas that cannot be said in a grammar throw ApiError(400) for strict tools;
   // for others any object is allowed (or a oneOf taken as anyOf), and their names are appended to *relaxed.
-  virtual std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const = 0;
+  virtual std::string Grammar(const Tools& tools, bool parallel,
+                              std::vector<std::string>* relaxed) const = 0;
 };
 
 // The syntax that a chat template's source tells its model to use, found by the marks in it; never null.

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "server/api_error.h"
+#include "server/gbnf_text.h"
 #include "server/schema_grammar.h"
 #include "server/tool_syntax_text.h"
 
@@ -11,7 +12,8 @@ namespace {
 
 using Status = CallReader::Status;
 
-constexpr std::string_view kOpen = "<tool_call>", kClose = "</tool_call>", kFunction = "<function=", kEnd = "</function>",
+constexpr std::string_view kOpen = "<tool_call>", kClose = "</tool_call>",
+                           kFunction = "<function=", kEnd = "</function>",
                            kParameter = "<parameter=", kValueEnd = "</parameter>";
 
 // What stands for a value: text as it is, JSON, or what it looks like.
@@ -39,19 +41,23 @@ const Json& Resolve(const Json* schema, const Json& root) {
 }
 
 bool HasType(const Json& v, const Json& type) {
-  return (type == "object" && v.is_object()) || (type == "array" && v.is_array()) || (type == "string" && v.is_string()) ||
-         (type == "number" && v.is_number()) || (type == "integer" && v.is_number_integer()) || (type == "boolean" && v.is_boolean()) ||
+  return (type == "object" && v.is_object()) || (type == "array" && v.is_array()) ||
+         (type == "string" && v.is_string()) || (type == "number" && v.is_number()) ||
+         (type == "integer" && v.is_number_integer()) || (type == "boolean" && v.is_boolean()) ||
          (type == "null" && v.is_null());
 }
 
-bool SameType(const Json& a, const Json& b) { return a.type() == b.type() || (a.is_number() && b.is_number()); }
+bool SameType(const Json& a, const Json& b) {
+  return a.type() == b.type() || (a.is_number() && b.is_number());
+}
 
 // Whether a schema allows values of this one's type; enumerations by the types of their values.
 bool AllowsType(const Json& schema, const Json& root, const Json& value, int depth = 0) {
   const Json& s = Resolve(&schema, root);
   const Json& type = Member(s, "type");
   if (type.is_string()) return HasType(value, type);
-  if (type.is_array()) return std::any_of(type.begin(), type.end(), [&](const Json& t) { return HasType(value, t); });
+  if (type.is_array())
+    return std::any_of(type.begin(), type.end(), [&](const Json& t) { return HasType(value, t); });
   if (const Json& all = Member(s, "enum"); all.is_array()) {
     return std::any_of(all.begin(), all.end(), [&](const Json& v) { return SameType(v, value); });
   }
@@ -59,7 +65,8 @@ bool AllowsType(const Json& schema, const Json& root, const Json& value, int dep
   for (const char* key : {"anyOf", "oneOf"}) {
     const Json& list = Member(s, key);
     if (!list.is_array() || depth > 8) continue;
-    return std::any_of(list.begin(), list.end(), [&](const Json& one) { return AllowsType(one, root, value, depth + 1); });
+    return std::any_of(list.begin(), list.end(),
+                       [&](const Json& one) { return AllowsType(one, root, value, depth + 1); });
   }
   return true;
 }
@@ -67,7 +74,8 @@ bool AllowsType(const Json& schema, const Json& root, const Json& value, int dep
 Kind KindOf(const Json& schema, const Json& root) {
   static const Json kOthers[] = {Json::object(), Json::array(), 1, 1.5, true, nullptr};
   if (!AllowsType(schema, root, "")) return Kind::kJson;
-  const bool others = std::any_of(std::begin(kOthers), std::end(kOthers), [&](const Json& v) { return AllowsType(schema, root, v); });
+  const bool others = std::any_of(std::begin(kOthers), std::end(kOthers),
+                                  [&](const Json& v) { return AllowsType(schema, root, v); });
   return others ? Kind::kEither : Kind::kText;
 }
 
@@ -93,7 +101,8 @@ class Reader final : public CallReader {
  public:
   explicit Reader(const Tools& tools) : tools_(tools) {}
 
-  Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces, size_t* used) override {
+  Status Read(std::string_view text, bool last, std::vector<CallPiece>* pieces,
+              size_t* used) override {
     for (;;) {
       switch (stage_) {
         case Stage::kBegin: {
@@ -140,10 +149,13 @@ class Reader final : public CallReader {
           }
           if (at_ < text.size() && text[at_] == '\n') ++at_;
           if (!keys_.insert(std::string(key)).second) return Status::kNoCall;
-          const Json& properties = Member(Resolve(&tool_->parameters, tool_->parameters), "properties");
+          const Json& properties =
+              Member(Resolve(&tool_->parameters, tool_->parameters), "properties");
           schema_ = &Member(properties, std::string(key).c_str());
           kind_ = KindOf(*schema_, tool_->parameters);
-          Give({"", (keys_.size() > 1 ? ", " : "") + Dump(Json(std::string(key))) + ": " + (kind_ == Kind::kText ? "\"" : "")}, pieces);
+          Give({"", (keys_.size() > 1 ? ", " : "") + Dump(Json(std::string(key))) + ": " +
+                        (kind_ == Kind::kText ? "\"" : "")},
+               pieces);
           stage_ = Stage::kValue;
           looked_ = at_;
           break;
@@ -178,7 +190,9 @@ class Reader final : public CallReader {
  private:
   enum class Stage { kBegin, kName, kNext, kKey, kValue, kAfter };
 
-  void Give(CallPiece piece, std::vector<CallPiece>* pieces) { (exact_ ? pieces : &held_)->push_back(std::move(piece)); }
+  void Give(CallPiece piece, std::vector<CallPiece>* pieces) {
+    (exact_ ? pieces : &held_)->push_back(std::move(piece));
+  }
 
   Status Expect(std::string_view text, std::string_view tag, bool last) {
     const std::string_view rest = text.substr(at_);
@@ -193,7 +207,8 @@ class Reader final : public CallReader {
   Status NameUpTo(std::string_view text, bool last, std::string_view* name) {
     constexpr size_t kMostName = 512;
     const size_t close = text.find('>', at_);
-    if (close == std::string_view::npos) return text.size() - at_ > kMostName ? Status::kNoCall : More(last);
+    if (close == std::string_view::npos)
+      return text.size() - at_ > kMostName ? Status::kNoCall : More(last);
     *name = text.substr(at_, close - at_);
     at_ = close + 1;
     return Status::kDone;
@@ -202,7 +217,10 @@ class Reader final : public CallReader {
   // A value that is not just text: JSON where it is some that the schema allows.
   std::string Value(std::string_view text) const {
     Json value;
-    if (ParseText(text, &value) && (kind_ == Kind::kJson || (!value.is_string() && AllowsType(*schema_, tool_->parameters, value)))) return Dump(value);
+    if (ParseText(text, &value) &&
+        (kind_ == Kind::kJson ||
+         (!value.is_string() && AllowsType(*schema_, tool_->parameters, value))))
+      return Dump(value);
     return Dump(Json(std::string(text)));
   }
 
@@ -229,7 +247,8 @@ std::string UpTo(const std::string& name, std::string_view tag) {
       while (next > 0 && read.substr(read.size() - next) != tag.substr(0, next)) --next;
       if (next == 0) continue;
       others += c;
-      body += " | " + GbnfLiteral(std::string(1, c)) + (next < tag.size() ? " " + name + std::to_string(next) : "");
+      body += " | " + GbnfLiteral(std::string(1, c)) +
+              (next < tag.size() ? " " + name + std::to_string(next) : "");
     }
     rules += name + std::to_string(k) + " ::= [^" + others + "] " + name + "0" + body + "\n";
   }
@@ -240,39 +259,52 @@ class Xml final : public ToolSyntax {
  public:
   const char* name() const override { return "xml"; }
   std::span<const std::string_view> triggers() const override {
-    static constexpr std::string_view kTriggers[] = {kOpen, kFunction};  // some leave the first away
+    static constexpr std::string_view kTriggers[] = {kOpen,
+                                                     kFunction};  // some leave the first away
     return kTriggers;
   }
-  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override { return std::make_unique<Reader>(tools); }
+  std::unique_ptr<CallReader> NewReader(const Tools& tools) const override {
+    return std::make_unique<Reader>(tools);
+  }
 
-  std::string Grammar(const Tools& tools, bool parallel, std::vector<std::string>* relaxed) const override {
+  std::string Grammar(const Tools& tools, bool parallel,
+                      std::vector<std::string>* relaxed) const override {
     std::string rules = UpTo("raw", kValueEnd), call;
     for (size_t i = 0; i < tools.size(); ++i) {
-      call += (i > 0 ? " | " : "") + GbnfLiteral(tools[i].name + ">\n") + Parameters(tools[i], "t" + std::to_string(i) + "p", &rules, relaxed);
+      call += (i > 0 ? " | " : "") + GbnfLiteral(tools[i].name + ">\n") +
+              Parameters(tools[i], "t" + std::to_string(i) + "p", &rules, relaxed);
     }
     return std::string("root ::= one") + (parallel ? " (\"\\n\" one)*" : "") +
-           "\none ::= \"<tool_call>\\n\"? \"<function=\" call \"</function>\\n</tool_call>\"\ncall ::= " + call + "\n" + rules;
+           "\none ::= \"<tool_call>\\n\"? \"<function=\" call \"</function>\\n</tool_call>\"\ncall "
+           "::= " +
+           call + "\n" + rules;
   }
 
  private:
   // In the schema's order; of those that are required all.
-  static std::string Parameters(const Tool& tool, const std::string& prefix, std::string* rules, std::vector<std::string>* relaxed) {
+  static std::string Parameters(const Tool& tool, const std::string& prefix, std::string* rules,
+                                std::vector<std::string>* relaxed) {
     const Json& schema = Resolve(&tool.parameters, tool.parameters);
     const Json& properties = Member(schema, "properties");
-    if (!properties.is_object() || properties.empty()) return " (\"<parameter=\" [^<>\\n]{1,200} \">\\n\" raw0 \"\\n\")*";
+    if (!properties.is_object() || properties.empty())
+      return " (\"<parameter=\" [^<>\\n]{1,200} \">\\n\" raw0 \"\\n\")*";
     const Json& required = Member(schema, "required");
     std::string body;
     size_t i = 0;
     for (const auto& [name, p] : properties.items()) {
-      const bool must = required.is_array() && std::find(required.begin(), required.end(), name) != required.end();
-      const std::string one = GbnfLiteral("<parameter=" + name + ">\n") + " " + ValueRule(tool, p, prefix + std::to_string(i++) + "x", rules, relaxed);
+      const bool must = required.is_array() &&
+                        std::find(required.begin(), required.end(), name) != required.end();
+      const std::string one =
+          GbnfLiteral("<parameter=" + name + ">\n") + " " +
+          ValueRule(tool, p, prefix + std::to_string(i++) + "x", rules, relaxed);
       body += must ? " " + one : " (" + one + ")?";
     }
     return body;
   }
 
   // A value, its end tag and the line's end.
-  static std::string ValueRule(const Tool& tool, const Json& schema, const std::string& prefix, std::string* rules, std::vector<std::string>* relaxed) {
+  static std::string ValueRule(const Tool& tool, const Json& schema, const std::string& prefix,
+                               std::string* rules, std::vector<std::string>* relaxed) {
     const Kind kind = KindOf(schema, tool.parameters);
     const std::string end = " \"\\n</parameter>\\n\"";
     if (kind == Kind::kJson) {
@@ -282,7 +314,8 @@ class Xml final : public ToolSyntax {
       std::string own;
       try {
         std::vector<std::string> places;
-        const std::string rule = SchemaRules(schema, "tools", prefix, &own, {tool.strict, &places}, &tool.parameters);
+        const std::string rule =
+            SchemaRules(schema, "tools", prefix, &own, {tool.strict, &places}, &tool.parameters);
         if (!places.empty()) note();
         *rules += own;
         return rule + end;
@@ -293,7 +326,9 @@ class Xml final : public ToolSyntax {
       }
     }
     const Json& s = Resolve(&schema, tool.parameters);
-    const Json values = Member(s, "enum").is_array() ? Member(s, "enum") : s.is_object() && s.contains("const") ? Json::array({s["const"]}) : Json::array();
+    const Json values = Member(s, "enum").is_array()           ? Member(s, "enum")
+                        : s.is_object() && s.contains("const") ? Json::array({s["const"]})
+                                                               : Json::array();
     std::string choice;
     for (const Json& v : values) {
       if (!v.is_string()) return "raw0 \"\\n\"";

@@ -41,7 +41,9 @@ void* operator new(size_t n, const std::nothrow_t&) noexcept {
     return nullptr;
   }
 }
-void* operator new[](size_t n, const std::nothrow_t& nothrow) noexcept { return operator new(n, nothrow); }
+void* operator new[](size_t n, const std::nothrow_t& nothrow) noexcept {
+  return operator new(n, nothrow);
+}
 void operator delete(void* p, const std::nothrow_t&) noexcept { Release(p); }
 void operator delete[](void* p, const std::nothrow_t&) noexcept { Release(p); }
 void operator delete(void* p) noexcept { Release(p); }

@@ -30,11 +30,11 @@ inline std::string SharedDir() {
 }
 
 // Skips the rest of a test case, aloud, where the reference material is absent.
-#define LUTRA_REQUIRE_SHARED(variable)                                          \
-  const std::string variable = ::lutra::testing::SharedDir();                   \
-  if (variable.empty()) {                                                       \
+#define LUTRA_REQUIRE_SHARED(variable)                                            \
+  const std::string variable = ::lutra::testing::SharedDir();                     \
+  if (variable.empty()) {                                                         \
     MESSAGE("SKIPPED: the shared reference material is not beside the checkout"); \
-    return;                                                                     \
+    return;                                                                       \
   }
 
 inline std::vector<uint8_t> ReadBytes(const std::string& path) {

@@ -10,7 +10,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kFolders = {"kernels", "models", "engine", "server", "cli", "tests", "benchmarks"};
+const std::vector<std::string> kFolders = {"kernels", "models", "engine",    "server",
+                                           "cli",     "tests",  "benchmarks"};
 
 std::vector<fs::path> Sources() {
   std::vector<fs::path> files;
@@ -29,7 +30,8 @@ std::string Relative(const fs::path& p) { return fs::relative(p, LUTRA_SOURCE_DI
 
 // Lowest layer first.
 int Layer(const std::string& path) {
-  static const std::vector<std::string> kLayers = {"kernels/base/", "kernels/", "models/", "engine/", "server/", "cli/"};
+  static const std::vector<std::string> kLayers = {"kernels/base/", "kernels/", "models/",
+                                                   "engine/",       "server/",  "cli/"};
   for (size_t i = 0; i < kLayers.size(); ++i) {
     if (path.rfind(kLayers[i], 0) == 0) return static_cast<int>(i);
   }
@@ -84,7 +86,8 @@ TEST_CASE("Libraries stay in their folders") {
 }
 
 TEST_CASE("Outside data is parsed without strtol and its kin, and memory is not managed by hand") {
-  const std::regex banned(R"re(\b(std::)?(stoi|stol|stoul|stoull|stof|stod|atoi|atol|atof|strtol|strtoul|strtod|sprintf|gets)\s*\()re");
+  const std::regex banned(
+      R"re(\b(std::)?(stoi|stol|stoul|stoull|stof|stod|atoi|atol|atof|strtol|strtoul|strtod|sprintf|gets)\s*\()re");
   const std::regex march(R"re(-march=|-ffast-math|-Ofast)re");
   for (const fs::path& file : Sources()) {
     const std::string from = Relative(file);
@@ -92,10 +95,12 @@ TEST_CASE("Outside data is parsed without strtol and its kin, and memory is not 
     INFO(from);
     CHECK_FALSE(std::regex_search(testing::ReadText(file.string()), banned));
   }
-  for (const char* cmake : {"CMakeLists.txt", "kernels/CMakeLists.txt", "models/CMakeLists.txt", "engine/CMakeLists.txt", "cli/CMakeLists.txt",
-                            "tests/CMakeLists.txt", "third_party/dependencies.cmake", "CMakePresets.json", "Makefile"}) {
+  for (const char* cmake : {"CMakeLists.txt", "kernels/CMakeLists.txt", "models/CMakeLists.txt",
+                            "engine/CMakeLists.txt", "cli/CMakeLists.txt", "tests/CMakeLists.txt",
+                            "third_party/dependencies.cmake", "CMakePresets.json", "Makefile"}) {
     INFO(cmake);
-    CHECK_FALSE(std::regex_search(testing::ReadText(std::string(LUTRA_SOURCE_DIR) + "/" + cmake), march));
+    CHECK_FALSE(
+        std::regex_search(testing::ReadText(std::string(LUTRA_SOURCE_DIR) + "/" + cmake), march));
   }
 }
 
@@ -104,19 +109,22 @@ TEST_CASE("Only the registry compares architecture names") {
     const std::string from = Relative(file);
     if (from.rfind("models/arch/", 0) == 0 || from.rfind("tests/", 0) == 0) continue;
     INFO(from);
-    CHECK_FALSE(std::regex_search(testing::ReadText(file.string()), std::regex(R"re(arch\w*\s*==\s*")re")));
+    CHECK_FALSE(
+        std::regex_search(testing::ReadText(file.string()), std::regex(R"re(arch\w*\s*==\s*")re")));
   }
 }
 
 TEST_CASE("ARCHITECTURE.md and README.md name files that exist") {
-  const std::regex quoted(R"re(`([a-z_0-9]+(/[A-Za-z_0-9.\-]+)+|[A-Za-z_0-9]+\.(md|cc|h|sh|cmake|json))`)re");
+  const std::regex quoted(
+      R"re(`([a-z_0-9]+(/[A-Za-z_0-9.\-]+)+|[A-Za-z_0-9]+\.(md|cc|h|sh|cmake|json))`)re");
   for (const char* doc : {"ARCHITECTURE.md", "README.md", "third_party/README.md"}) {
     const std::string text = testing::ReadText(std::string(LUTRA_SOURCE_DIR) + "/" + doc);
     for (std::sregex_iterator it(text.begin(), text.end(), quoted), end; it != end; ++it) {
       const std::string name = (*it)[1];
       if (name.rfind("build/", 0) == 0) continue;
       bool found = false;
-      for (const char* base : {"", "kernels/", "kernels/base/", "models/", "engine/", "server/", "cli/", "third_party/"}) {
+      for (const char* base : {"", "kernels/", "kernels/base/", "models/", "engine/", "server/",
+                               "cli/", "third_party/"}) {
         found = found || fs::exists(fs::path(LUTRA_SOURCE_DIR) / base / name);
       }
       INFO(doc, " names ", name);

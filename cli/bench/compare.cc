@@ -76,7 +76,8 @@ Json CsvToJson(const std::string& text) {
 
 Json ParseRows(const std::string& text, const std::string& name) {
   const size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos) Fail(ErrorCode::kCorrupt, "%s: is empty: no results of a benchmark", name.c_str());
+  if (first == std::string::npos)
+    Fail(ErrorCode::kCorrupt, "%s: is empty: no results of a benchmark", name.c_str());
   try {
     if (text[first] == '[') return Json::parse(text);
     if (text[first] != '{') return CsvToJson(text);
@@ -89,21 +90,25 @@ Json ParseRows(const std::string& text, const std::string& name) {
     }
     return rows;
   } catch (const Json::exception& e) {
-    Fail(ErrorCode::kCorrupt, "%s: is no JSON, JSONL or CSV of a benchmark: %s", name.c_str(), Printable(e.what(), 120).c_str());
+    Fail(ErrorCode::kCorrupt, "%s: is no JSON, JSONL or CSV of a benchmark: %s", name.c_str(),
+         Printable(e.what(), 120).c_str());
   }
 }
 
 double Number(const Json& row, const char* key, const std::string& name, bool required) {
   const auto it = row.find(key);
   if (it != row.end() && it->is_number()) return it->get<double>();
-  if (required) Fail(ErrorCode::kCorrupt, "%s: a row has no number %s: no results of a benchmark", name.c_str(), key);
+  if (required)
+    Fail(ErrorCode::kCorrupt, "%s: a row has no number %s: no results of a benchmark", name.c_str(),
+         key);
   return 0;
 }
 
 class Pipe {
  public:
   Pipe() {
-    if (::pipe2(fds_.data(), O_CLOEXEC) != 0) Fail(ErrorCode::kIo, "cannot make a pipe: %s", std::strerror(errno));
+    if (::pipe2(fds_.data(), O_CLOEXEC) != 0)
+      Fail(ErrorCode::kIo, "cannot make a pipe: %s", std::strerror(errno));
   }
   ~Pipe() {
     Close(0);
@@ -136,8 +141,10 @@ std::vector<Series> ReadRuns(const std::string& text, const std::string& name) {
   std::map<std::string, int> seen, threads_of_test;
   bool several_threads = false;
   for (const Json& row : rows) {
-    if (!row.is_object()) Fail(ErrorCode::kCorrupt, "%s: a row is no object: no results of a benchmark", name.c_str());
-    several_threads = several_threads || Number(row, "n_threads", name, false) != Number(rows[0], "n_threads", name, false);
+    if (!row.is_object())
+      Fail(ErrorCode::kCorrupt, "%s: a row is no object: no results of a benchmark", name.c_str());
+    several_threads = several_threads || Number(row, "n_threads", name, false) !=
+                                             Number(rows[0], "n_threads", name, false);
   }
   for (const Json& row : rows) {
     TestSpec spec;
@@ -145,7 +152,8 @@ std::vector<Series> ReadRuns(const std::string& text, const std::string& name) {
     spec.n_gen = static_cast<int>(Number(row, "n_gen", name, true));
     spec.n_depth = static_cast<int>(Number(row, "n_depth", name, false));
     Series s{TestName(spec), {}};
-    if (several_threads) s.test += Format(" t%d", static_cast<int>(Number(row, "n_threads", name, false)));
+    if (several_threads)
+      s.test += Format(" t%d", static_cast<int>(Number(row, "n_threads", name, false)));
     if (const int n = ++seen[s.test]; n > 1) s.test += Format(" #%d", n);
     const auto samples = row.find("samples_ts");
     if (samples != row.end() && samples->is_array()) {
@@ -175,7 +183,7 @@ std::vector<Comparison> Compare(const std::vector<Series>& a, const std::vector<
       c.n_pairs = ratios.size();
       c.ratio = Median(ratios);
       c.interval = BootstrapMedian(ratios);
-      c.verdict = ratios.size() < 3      ? "too few runs"
+      c.verdict = ratios.size() < 3     ? "too few runs"
                   : c.interval.low > 1  ? "faster"
                   : c.interval.high < 1 ? "slower"
                                         : "no difference";
@@ -206,7 +214,9 @@ std::vector<std::string> SplitWords(std::string_view text) {
       *word += c;
     }
   }
-  if (quote != 0) Fail(ErrorCode::kInvalidArgument, "'%s': a quote %c is not closed", Printable(text, 100).c_str(), quote);
+  if (quote != 0)
+    Fail(ErrorCode::kInvalidArgument, "'%s': a quote %c is not closed",
+         Printable(text, 100).c_str(), quote);
   if (word) words.push_back(*word);
   return words;
 }
@@ -228,7 +238,8 @@ std::string RunProgram(const std::vector<std::string>& words) {
   pid_t pid = 0;
   const int error = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) Fail(ErrorCode::kNotFound, "%s: cannot run: %s", name.c_str(), std::strerror(error));
+  if (error != 0)
+    Fail(ErrorCode::kNotFound, "%s: cannot run: %s", name.c_str(), std::strerror(error));
   out.Close(1);
   err.Close(1);
   std::string text, messages;
@@ -245,12 +256,14 @@ std::string RunProgram(const std::vector<std::string>& words) {
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return text;
   while (!messages.empty() && messages.back() == '\n') messages.pop_back();
   const size_t line = messages.find_last_of('\n');
-  const std::string last = Printable(messages.substr(line == std::string::npos ? 0 : line + 1), 300);
+  const std::string last =
+      Printable(messages.substr(line == std::string::npos ? 0 : line + 1), 300);
   if (WIFEXITED(status)) {
-    Fail(WEXITSTATUS(status) == 127 ? ErrorCode::kNotFound : ErrorCode::kIo, "%s: ended with status %d: %s", name.c_str(),
-         WEXITSTATUS(status), last.c_str());
+    Fail(WEXITSTATUS(status) == 127 ? ErrorCode::kNotFound : ErrorCode::kIo,
+         "%s: ended with status %d: %s", name.c_str(), WEXITSTATUS(status), last.c_str());
   }
-  Fail(ErrorCode::kIo, "%s: was killed by signal %d: %s", name.c_str(), WTERMSIG(status), last.c_str());
+  Fail(ErrorCode::kIo, "%s: was killed by signal %d: %s", name.c_str(), WTERMSIG(status),
+       last.c_str());
 }
 
 }  // namespace lutra::bench

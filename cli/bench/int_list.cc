@@ -32,8 +32,9 @@ bool TakeChar(std::string_view* text, char c) {
 std::vector<int> ParseIntList(const char* option, std::string_view text, int low, int high) {
   const auto refuse = [&](const std::string& why) {
     Fail(ErrorCode::kInvalidArgument,
-         "%s: '%s': %s; it takes numbers from %d to %d as N, N,N, FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR", option,
-         Printable(text, 60).c_str(), why.c_str(), low, high);
+         "%s: '%s': %s; it takes numbers from %d to %d as N, N,N, FIRST-LAST, FIRST-LAST+STEP or "
+         "FIRST-LAST*FACTOR",
+         option, Printable(text, 60).c_str(), why.c_str(), low, high);
   };
   std::vector<int> out;
   std::string_view rest = text;
@@ -56,7 +57,8 @@ std::vector<int> ParseIntList(const char* option, std::string_view text, int low
     }
     if (*first < low || last > high) refuse("out of range");
     if (last < *first) refuse("the range ends before it begins");
-    if ((op == '+' && step < 1) || (op == '*' && (step < 2 || *first < 1) && last != *first)) refuse("the range does not grow");
+    if ((op == '+' && step < 1) || (op == '*' && (step < 2 || *first < 1) && last != *first))
+      refuse("the range does not grow");
     for (int64_t i = *first; i <= last; i = op == '+' ? i + step : i * step) {
       if (out.size() >= kMaxNumbers) refuse(Format("more than %zu numbers", kMaxNumbers));
       out.push_back(static_cast<int>(i));
@@ -73,7 +75,8 @@ std::pair<int, int> ParseIntPair(const char* option, std::string_view text, int 
   const bool comma = TakeChar(&rest, ',');
   const auto b = TakeNumber(&rest);
   if (!a || !comma || !b || !rest.empty() || *a > high || *b > high) {
-    Fail(ErrorCode::kInvalidArgument, "%s: '%s': takes two numbers from 0 to %d, PP,TG", option, Printable(text, 60).c_str(), high);
+    Fail(ErrorCode::kInvalidArgument, "%s: '%s': takes two numbers from 0 to %d, PP,TG", option,
+         Printable(text, 60).c_str(), high);
   }
   return {static_cast<int>(*a), static_cast<int>(*b)};
 }

@@ -26,9 +26,13 @@ std::optional<uint64_t> ReadNumber(const std::string& path) {
   return v;
 }
 
-double Seconds(const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; }
+double Seconds(const timeval& t) {
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+}
 
-double NowSeconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double NowSeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 volatile uint64_t g_sink;
 
@@ -82,9 +86,11 @@ std::string NoiseText(const MachineState& before, const MachineState& after, int
   const double least = std::max(0.03 * threads, 0.03 / seconds);
   if (steal > least) add(Format("the hypervisor took %.2f CPUs", steal));
   if (others > least) add(Format("other processes used %.2f CPUs", others));
-  const double switches = static_cast<double>(after.involuntary - before.involuntary) / seconds / threads;
+  const double switches =
+      static_cast<double>(after.involuntary - before.involuntary) / seconds / threads;
   if (switches > 20) add(Format("each thread was put aside %.0f times a second", switches));
-  if (before.clock_ghz > 0 && after.clock_ghz > 0 && std::abs(after.clock_ghz / before.clock_ghz - 1) > 0.05) {
+  if (before.clock_ghz > 0 && after.clock_ghz > 0 &&
+      std::abs(after.clock_ghz / before.clock_ghz - 1) > 0.05) {
     add(Format("the clock went from %.2f to %.2f GHz", before.clock_ghz, after.clock_ghz));
   }
   return out;

@@ -27,6 +27,7 @@ class Printer {
 
 // "md", "csv", "json", "jsonl", "sql" as in llama-bench; nullptr for "none". Throws Error(kInvalidArgument) naming `option` and
 // the formats.
-std::unique_ptr<Printer> MakePrinter(const char* option, std::string_view format, const MarkdownOptions& markdown);
+std::unique_ptr<Printer> MakePrinter(const char* option, std::string_view format,
+                                     const MarkdownOptions& markdown);
 
 }  // namespace lutra::bench

@@ -15,13 +15,17 @@ using R = const BenchRecord&;
 std::string Int(uint64_t v) { return std::to_string(v); }
 std::string Float(double v) { return Format("%.6f", v); }
 
-std::vector<double> Doubles(const std::vector<uint64_t>& values) { return {values.begin(), values.end()}; }
+std::vector<double> Doubles(const std::vector<uint64_t>& values) {
+  return {values.begin(), values.end()};
+}
 
 // A quantile of times in nanoseconds, as milliseconds.
 Value Ms(const std::vector<uint64_t>& ns, double q) {
   return ns.empty() ? std::nullopt : Value(Float(Quantile(Doubles(ns), q) / 1e6));
 }
-Value PerToken(R r, double total) { return r.n_tokens() > 0 ? Value(Float(total / r.n_tokens())) : std::nullopt; }
+Value PerToken(R r, double total) {
+  return r.n_tokens() > 0 ? Value(Float(total / r.n_tokens())) : std::nullopt;
+}
 Value PerSecond(R r, double total) {
   return r.median_seconds() > 0 ? Value(Float(total / r.median_seconds())) : std::nullopt;
 }
@@ -69,8 +73,12 @@ constexpr Column kColumns[] = {
     {"n_gen", kI, [](R r) -> Value { return std::to_string(r.spec.n_gen); }},
     {"n_depth", kI, [](R r) -> Value { return std::to_string(r.spec.n_depth); }},
     {"test_time", kS, [](R r) -> Value { return r.test_time; }},
-    {"avg_ns", kI, [](R r) -> Value { return Int(static_cast<uint64_t>(Mean(Doubles(r.samples_ns)))); }},
-    {"stddev_ns", kI, [](R r) -> Value { return Int(static_cast<uint64_t>(StandardDeviation(Doubles(r.samples_ns)))); }},
+    {"avg_ns", kI,
+     [](R r) -> Value { return Int(static_cast<uint64_t>(Mean(Doubles(r.samples_ns)))); }},
+    {"stddev_ns", kI,
+     [](R r) -> Value {
+       return Int(static_cast<uint64_t>(StandardDeviation(Doubles(r.samples_ns))));
+     }},
     {"avg_ts", kF, [](R r) -> Value { return Float(Mean(r.samples_ts())); }},
     {"stddev_ts", kF, [](R r) -> Value { return Float(StandardDeviation(r.samples_ts())); }},
     // Ours.
@@ -80,24 +88,32 @@ constexpr Column kColumns[] = {
     {"itl_p99_ms", kF, [](R r) -> Value { return Ms(r.token_ns, 0.99); }},
     {"bytes_per_token", kF, [](R r) -> Value { return PerToken(r, r.work.bytes()); }},
     {"gbps", kF, [](R r) -> Value { return PerSecond(r, r.work.bytes() / 1e9); }},
-    {"bw_peak_gbps", kF, [](R r) -> Value { return r.roofline ? Value(Float(r.roofline->bandwidth_gbps())) : std::nullopt; }},
+    {"bw_peak_gbps", kF,
+     [](R r) -> Value {
+       return r.roofline ? Value(Float(r.roofline->bandwidth_gbps())) : std::nullopt;
+     }},
     {"ops_per_token", kF, [](R r) -> Value { return PerToken(r, r.work.ops()); }},
     {"tops", kF, [](R r) -> Value { return PerSecond(r, r.work.ops() / 1e12); }},
-    {"pct_roofline", kF, [](R r) -> Value {
+    {"pct_roofline", kF,
+     [](R r) -> Value {
        const auto v = r.percent_of_roofline();
        return v ? Value(Float(*v)) : std::nullopt;
      }},
-    {"rss_peak_mib", kF, [](R r) -> Value { return r.rss_peak_mib > 0 ? Value(Float(r.rss_peak_mib)) : std::nullopt; }},
+    {"rss_peak_mib", kF,
+     [](R r) -> Value { return r.rss_peak_mib > 0 ? Value(Float(r.rss_peak_mib)) : std::nullopt; }},
     {"simd_target", kS, [](R r) -> Value { return r.simd_target; }},
     {"load_ms", kF, [](R r) -> Value { return Float(r.load_ms); }},
-    {"joules_per_token", kF, [](R r) -> Value {
+    {"joules_per_token", kF,
+     [](R r) -> Value {
        const double n = static_cast<double>(r.samples_ns.size()) * r.n_tokens();
        return r.joules && n > 0 ? Value(Float(*r.joules / n)) : std::nullopt;
      }},
     {"median_ts", kF, [](R r) -> Value { return Float(Median(r.samples_ts())); }},
     {"spread_ts", kF, [](R r) -> Value { return Float(RobustSpread(r.samples_ts())); }},
-    {"int8_peak_tops", kF, [](R r) -> Value {
-       return r.roofline ? Value(Float(r.roofline->best_gops(PeakKind::kInt8) / 1e3)) : std::nullopt;
+    {"int8_peak_tops", kF,
+     [](R r) -> Value {
+       return r.roofline ? Value(Float(r.roofline->best_gops(PeakKind::kInt8) / 1e3))
+                         : std::nullopt;
      }},
     {"noise", kS, [](R r) -> Value { return r.noise; }},
 };
@@ -115,7 +131,8 @@ std::string TestName(const TestSpec& s) {
 
 std::vector<double> BenchRecord::samples_ts() const {
   std::vector<double> ts;
-  for (const uint64_t ns : samples_ns) ts.push_back(1e9 * (spec.n_prompt + spec.n_gen) / static_cast<double>(ns));
+  for (const uint64_t ns : samples_ns)
+    ts.push_back(1e9 * (spec.n_prompt + spec.n_gen) / static_cast<double>(ns));
   return ts;
 }
 

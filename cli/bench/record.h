@@ -34,13 +34,14 @@ struct BenchRecord {
   std::string simd_target;
   double load_ms = 0;
 
-  std::vector<uint64_t> prompt_ns;  // of each repetition of a test with a prompt: until its last logits are there
-  std::vector<uint64_t> token_ns;   // of each generated token of all repetitions
-  Work work;                        // of one repetition
+  std::vector<uint64_t>
+      prompt_ns;  // of each repetition of a test with a prompt: until its last logits are there
+  std::vector<uint64_t> token_ns;  // of each generated token of all repetitions
+  Work work;                       // of one repetition
   std::optional<Roofline> roofline;
   double rss_peak_mib = 0;
-  std::optional<double> joules;     // of all repetitions
-  std::string noise;                // what disturbed it, or ""
+  std::optional<double> joules;  // of all repetitions
+  std::string noise;             // what disturbed it, or ""
 
   int n_tokens() const { return spec.n_prompt + spec.n_gen; }
   double median_seconds() const;

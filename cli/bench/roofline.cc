@@ -30,7 +30,9 @@ constexpr size_t kCacheBytes = 256 << 10;
 constexpr double kSampleSeconds = 0.002;
 constexpr int kSamples = 60;
 
-double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // Units of work a second: `piece` does one piece (any thread) and returns its units.
 template <class Piece>
@@ -39,7 +41,8 @@ double BestRate(ThreadPool& pool, Piece piece) {
     std::vector<double> units(n);
     double seconds = 0;
     pool.Region([&] {
-      pool.For(static_cast<size_t>(pool.n_threads()) * 64, [](size_t) { ClockChain(2000); });  // so that all are there
+      pool.For(static_cast<size_t>(pool.n_threads()) * 64,
+               [](size_t) { ClockChain(2000); });  // so that all are there
       const auto start = Clock::now();
       pool.For(n, [&](size_t i) { units[i] = piece(i); });
       seconds = Since(start);
@@ -51,7 +54,8 @@ double BestRate(ThreadPool& pool, Piece piece) {
   size_t n = static_cast<size_t>(pool.n_threads()) * 4;
   double seconds = run(n).second;
   while (seconds < kSampleSeconds / 2 && n < (size_t{1} << 24)) {
-    n = static_cast<size_t>(static_cast<double>(n) * std::clamp(kSampleSeconds / std::max(seconds, 1e-6), 1.5, 16.0));
+    n = static_cast<size_t>(static_cast<double>(n) *
+                            std::clamp(kSampleSeconds / std::max(seconds, 1e-6), 1.5, 16.0));
     seconds = run(n).second;
   }
   double best = 0;
@@ -73,7 +77,9 @@ AlignedArray<uint8_t> LargeBuffer(ThreadPool& pool) {
   const uintptr_t end = reinterpret_cast<uintptr_t>(buffer.data() + bytes) / kHuge * kHuge;
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
   pool.Region([&] {
-    pool.For(bytes / kPeakOperandBytes, [&](size_t i) { FillPeakOperands(PeakKind::kInt8, i + 1, buffer.data() + i * kPeakOperandBytes); });
+    pool.For(bytes / kPeakOperandBytes, [&](size_t i) {
+      FillPeakOperands(PeakKind::kInt8, i + 1, buffer.data() + i * kPeakOperandBytes);
+    });
   });
   return buffer;
 }
@@ -92,23 +98,27 @@ double MeasureClock() {
 }
 
 double CacheRate(ThreadPool& pool) {
-  return BestRate(pool, [](size_t) {
-    thread_local AlignedArray<uint8_t> buffer;
-    if (buffer.empty()) {
-      buffer = AlignedArray<uint8_t>(kCacheBytes);
-      for (size_t at = 0; at < kCacheBytes; at += kPeakOperandBytes) FillPeakOperands(PeakKind::kInt8, at + 1, buffer.data() + at);
-    }
-    uint64_t sum = 0;
-    for (int i = 0; i < 16; ++i) sum += StreamRead(buffer.data(), kCacheBytes);
-    g_sink = sum;
-    return 16.0 * kCacheBytes;
-  }) / 1e9;
+  return BestRate(pool,
+                  [](size_t) {
+                    thread_local AlignedArray<uint8_t> buffer;
+                    if (buffer.empty()) {
+                      buffer = AlignedArray<uint8_t>(kCacheBytes);
+                      for (size_t at = 0; at < kCacheBytes; at += kPeakOperandBytes)
+                        FillPeakOperands(PeakKind::kInt8, at + 1, buffer.data() + at);
+                    }
+                    uint64_t sum = 0;
+                    for (int i = 0; i < 16; ++i) sum += StreamRead(buffer.data(), kCacheBytes);
+                    g_sink = sum;
+                    return 16.0 * kCacheBytes;
+                  }) /
+         1e9;
 }
 
 double MemoryRate(ThreadPool& pool, const AlignedArray<uint8_t>& buffer) {
   constexpr size_t kPiece = size_t{1} << 20;
   const size_t n_pieces = buffer.size() / kPiece;
-  const size_t window = std::min<size_t>(n_pieces, 64);  // MiB a sample: behind it come all others before it is read again
+  const size_t window = std::min<size_t>(
+      n_pieces, 64);  // MiB a sample: behind it come all others before it is read again
   double best = 0;
   size_t first = 0;
   for (int i = 0; i < kSamples; ++i) {
@@ -116,7 +126,9 @@ double MemoryRate(ThreadPool& pool, const AlignedArray<uint8_t>& buffer) {
     pool.Region([&] {
       pool.For(static_cast<size_t>(pool.n_threads()) * 64, [](size_t) { ClockChain(2000); });
       const auto start = Clock::now();
-      pool.For(window, [&](size_t p) { g_sink = StreamRead(buffer.data() + (first + p) % n_pieces * kPiece, kPiece); });
+      pool.For(window, [&](size_t p) {
+        g_sink = StreamRead(buffer.data() + (first + p) % n_pieces * kPiece, kPiece);
+      });
       seconds = Since(start);
     });
     first += window;
@@ -128,19 +140,24 @@ double MemoryRate(ThreadPool& pool, const AlignedArray<uint8_t>& buffer) {
 double PeakRate(ThreadPool& pool, const PeakKernel& kernel) {
   AlignedArray<uint8_t> operands(kPeakOperandBytes);
   FillPeakOperands(kernel.kind, 1, operands.data());
-  return BestRate(pool, [&](size_t) {
-    int32_t sink;
-    const uint64_t ops = kernel.run(operands.data(), 500, &sink);
-    g_sink = static_cast<uint64_t>(sink);
-    return static_cast<double>(ops);
-  }) / 1e9;
+  return BestRate(pool,
+                  [&](size_t) {
+                    int32_t sink;
+                    const uint64_t ops = kernel.run(operands.data(), 500, &sink);
+                    g_sink = static_cast<uint64_t>(sink);
+                    return static_cast<double>(ops);
+                  }) /
+         1e9;
 }
 
 const char* KindName(PeakKind kind) {
   switch (kind) {
-    case PeakKind::kInt8: return "int8";
-    case PeakKind::kBf16: return "bf16";
-    case PeakKind::kF32: return "f32";
+    case PeakKind::kInt8:
+      return "int8";
+    case PeakKind::kBf16:
+      return "bf16";
+    case PeakKind::kF32:
+      return "f32";
   }
   return "";
 }
@@ -148,7 +165,8 @@ const char* KindName(PeakKind kind) {
 std::string CacheFile(const std::string& dir, const std::string& cpu, int threads) {
   uint64_t h = 0xCBF29CE484222325u;  // FNV-1a: machines may share a home
   for (const char c : cpu) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
-  return Format("%s/roofline-%016llx-%d.json", dir.c_str(), static_cast<unsigned long long>(h), threads);
+  return Format("%s/roofline-%016llx-%d.json", dir.c_str(), static_cast<unsigned long long>(h),
+                threads);
 }
 
 }  // namespace
@@ -156,7 +174,8 @@ std::string CacheFile(const std::string& dir, const std::string& cpu, int thread
 double Roofline::best_gops(PeakKind kind) const {
   double best = 0;
   for (const Peak& p : peaks) {
-    if (p.kind == kind || (kind == PeakKind::kBf16 && p.kind == PeakKind::kF32)) best = std::max(best, p.gops_n);
+    if (p.kind == kind || (kind == PeakKind::kBf16 && p.kind == PeakKind::kF32))
+      best = std::max(best, p.gops_n);
   }
   return best;
 }
@@ -183,7 +202,8 @@ Roofline MeasureRoofline(int threads, const std::function<void(const std::string
   for (const PeakKernel& kernel : PeakKernels()) {
     if (!kernel.available()) continue;
     say(kernel.instruction);
-    r.peaks.push_back({kernel.name, kernel.instruction, kernel.kind, PeakRate(one, kernel), PeakRate(all, kernel)});
+    r.peaks.push_back({kernel.name, kernel.instruction, kernel.kind, PeakRate(one, kernel),
+                       PeakRate(all, kernel)});
   }
   r.noise = NoiseText(before, ReadMachineState(), threads);
   return r;
@@ -210,20 +230,22 @@ Roofline BestOf(const Roofline& a, const Roofline& b) {
 double LeastSeconds(const Work& work, const Roofline& r) {
   const double int8 = r.best_gops(PeakKind::kInt8), real = r.best_gops(PeakKind::kBf16);
   // Both kinds of arithmetic run on the same units, one after the other.
-  const double compute = (int8 > 0 ? work.int8_ops / int8 : 0) + (real > 0 ? work.float_ops / real : 0);
+  const double compute =
+      (int8 > 0 ? work.int8_ops / int8 : 0) + (real > 0 ? work.float_ops / real : 0);
   const double memory = r.bandwidth_gbps() > 0 ? work.bytes() / r.bandwidth_gbps() : 0;
   return std::max(compute, memory) / 1e9;
 }
 
 std::string RooflineToJson(const Roofline& r) {
-  nlohmann::ordered_json json = {{"cpu", r.cpu},
-                                 {"threads", r.threads},
-                                 {"measured_at", r.measured_at},
-                                 {"noise", r.noise},
-                                 {"clock_ghz", r.clock_ghz},
-                                 {"cache_gbps", {{"one_thread", r.stream.cache_1}, {"all_threads", r.stream.cache_n}}},
-                                 {"memory_gbps", {{"one_thread", r.stream.memory_1}, {"all_threads", r.stream.memory_n}}},
-                                 {"peaks", nlohmann::json::array()}};
+  nlohmann::ordered_json json = {
+      {"cpu", r.cpu},
+      {"threads", r.threads},
+      {"measured_at", r.measured_at},
+      {"noise", r.noise},
+      {"clock_ghz", r.clock_ghz},
+      {"cache_gbps", {{"one_thread", r.stream.cache_1}, {"all_threads", r.stream.cache_n}}},
+      {"memory_gbps", {{"one_thread", r.stream.memory_1}, {"all_threads", r.stream.memory_n}}},
+      {"peaks", nlohmann::json::array()}};
   for (const Roofline::Peak& p : r.peaks) {
     json["peaks"].push_back({{"name", p.name},
                              {"instruction", p.instruction},
@@ -261,15 +283,20 @@ std::optional<Roofline> RooflineFromJson(const std::string& text) {
 
 std::string CacheDir() {
   if (const char* dir = std::getenv("LUTRA_CACHE_DIR")) return dir;
-  if (const char* dir = std::getenv("XDG_CACHE_HOME"); dir != nullptr && *dir != 0) return std::string(dir) + "/lutra";
-  if (const char* home = std::getenv("HOME"); home != nullptr && *home != 0) return std::string(home) + "/.cache/lutra";
+  if (const char* dir = std::getenv("XDG_CACHE_HOME"); dir != nullptr && *dir != 0)
+    return std::string(dir) + "/lutra";
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home != 0)
+    return std::string(home) + "/.cache/lutra";
   return "";
 }
 
-std::optional<Roofline> CachedRoofline(const std::string& dir, const std::string& cpu, int threads, int64_t now, int64_t max_age_s) {
+std::optional<Roofline> CachedRoofline(const std::string& dir, const std::string& cpu, int threads,
+                                       int64_t now, int64_t max_age_s) {
   if (dir.empty()) return std::nullopt;
   auto r = RooflineFromJson(FileText(CacheFile(dir, cpu, threads)));
-  if (!r || r->cpu != cpu || r->threads != threads || now - r->measured_at > max_age_s || r->measured_at > now + 60) return std::nullopt;
+  if (!r || r->cpu != cpu || r->threads != threads || now - r->measured_at > max_age_s ||
+      r->measured_at > now + 60)
+    return std::nullopt;
   return r;
 }
 
@@ -278,7 +305,8 @@ bool KeepRoofline(const std::string& dir, const Roofline& r) {
   std::error_code error;
   std::filesystem::create_directories(dir, error);
   const std::string path = CacheFile(dir, r.cpu, r.threads);
-  const std::string part = path + Format(".%lld", static_cast<long long>(Clock::now().time_since_epoch().count()));
+  const std::string part =
+      path + Format(".%lld", static_cast<long long>(Clock::now().time_since_epoch().count()));
   {
     std::ofstream out(part);
     out << RooflineToJson(r);
@@ -289,11 +317,14 @@ bool KeepRoofline(const std::string& dir, const Roofline& r) {
   return !error;
 }
 
-Roofline FindRoofline(int threads, bool fresh, const std::function<void(const std::string&)>& progress) {
+Roofline FindRoofline(int threads, bool fresh,
+                      const std::function<void(const std::string&)>& progress) {
   const std::string dir = CacheDir();
   std::optional<Roofline> kept;
   if (!fresh) kept = CachedRoofline(dir, CpuName(), threads, std::time(nullptr), kRooflineMaxAge);
-  if (kept && (kept->noise.empty() || std::time(nullptr) - kept->measured_at <= kNoisyRooflineMaxAge)) return *kept;
+  if (kept &&
+      (kept->noise.empty() || std::time(nullptr) - kept->measured_at <= kNoisyRooflineMaxAge))
+    return *kept;
   Roofline r = MeasureRoofline(threads, progress);
   if (kept) r = BestOf(r, *kept);
   KeepRoofline(dir, r);
@@ -304,13 +335,16 @@ std::string CpuName(const std::string& root) {
   std::ifstream in(root + "/proc/cpuinfo");
   std::string line;
   while (std::getline(in, line)) {
-    if (line.rfind("model name", 0) == 0) return line.substr(std::min(line.size(), line.find(": ") + 2));
+    if (line.rfind("model name", 0) == 0)
+      return line.substr(std::min(line.size(), line.find(": ") + 2));
   }
   return "unknown";
 }
 
 std::string AgeText(int64_t s) {
-  const auto text = [](int64_t n, const char* unit) { return Format("%lld %s%s", static_cast<long long>(n), unit, n == 1 ? "" : "s"); };
+  const auto text = [](int64_t n, const char* unit) {
+    return Format("%lld %s%s", static_cast<long long>(n), unit, n == 1 ? "" : "s");
+  };
   if (s < 120) return text(std::max<int64_t>(0, s), "second");
   if (s < 7200) return text(s / 60, "minute");
   if (s < 2 * 86400) return text(s / 3600, "hour");

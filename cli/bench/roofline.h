@@ -13,12 +13,12 @@
 namespace lutra::bench {
 
 struct Roofline {
-  std::string cpu;          // and threads: what it belongs to
+  std::string cpu;  // and threads: what it belongs to
   int threads = 0;
-  int64_t measured_at = 0;  // seconds since 1970
-  std::string noise;        // what disturbed the measurement (NoiseText), or ""
-  double clock_ghz = 0;     // of one core
-  struct Stream {           // reading, GB/s
+  int64_t measured_at = 0;              // seconds since 1970
+  std::string noise;                    // what disturbed the measurement (NoiseText), or ""
+  double clock_ghz = 0;                 // of one core
+  struct Stream {                       // reading, GB/s
     double cache_1 = 0, cache_n = 0;    // 256 KiB a thread
     double memory_1 = 0, memory_n = 0;  // far more than the caches
   } stream;
@@ -50,10 +50,12 @@ std::optional<Roofline> RooflineFromJson(const std::string& text);
 // $LUTRA_CACHE_DIR, else $XDG_CACHE_HOME/lutra, else ~/.cache/lutra; "" if none is known.
 std::string CacheDir();
 // What was kept in `dir` for this CPU and number of threads, at most max_age_s old. Never throws.
-std::optional<Roofline> CachedRoofline(const std::string& dir, const std::string& cpu, int threads, int64_t now, int64_t max_age_s);
+std::optional<Roofline> CachedRoofline(const std::string& dir, const std::string& cpu, int threads,
+                                       int64_t now, int64_t max_age_s);
 // The limits kept in CacheDir(), if they are recent; else measured, joined with older ones of this machine (BestOf), and kept.
 // One measured on a busy machine counts for kNoisyRooflineMaxAge only. `fresh` measures in any case and forgets older ones.
-Roofline FindRoofline(int threads, bool fresh, const std::function<void(const std::string&)>& progress = {});
+Roofline FindRoofline(int threads, bool fresh,
+                      const std::function<void(const std::string&)>& progress = {});
 
 // Keeps it; says whether that worked. Never throws.
 bool KeepRoofline(const std::string& dir, const Roofline& r);

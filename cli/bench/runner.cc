@@ -18,7 +18,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 uint64_t NsSince(Clock::time_point start) {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
 }
 
 std::string Now() {
@@ -36,15 +37,17 @@ size_t PagesFor(int n_ctx) { return (static_cast<size_t>(n_ctx) + kKvPage - 1) /
 
 }  // namespace
 
-BenchModel::BenchModel(const ModelSource& source, int load_threads, const LoadProgress& progress) : source_(source) {
+BenchModel::BenchModel(const ModelSource& source, int load_threads, const LoadProgress& progress)
+    : source_(source) {
   pool_ = std::make_unique<ThreadPool>(load_threads);
-  GgufFile file = source.synthetic.empty()
-                      ? GgufFile::Open(source.path)
-                      : BuildSynthetic(ParseSynthetic(source.synthetic), *pool_, AdviseMemory().available_bytes);
+  GgufFile file = source.synthetic.empty() ? GgufFile::Open(source.path)
+                                           : BuildSynthetic(ParseSynthetic(source.synthetic),
+                                                            *pool_, AdviseMemory().available_bytes);
   EngineOptions options;
   options.model_path = source.Name();
   options.n_ctx = options.batch_tokens = 1;  // what tests need besides is asked for when they run
-  RequireMemory(PlanMemory(file, ReadHparams(file), options), options.model_path, file.memory_bytes());
+  RequireMemory(PlanMemory(file, ReadHparams(file), options), options.model_path,
+                file.memory_bytes());
   const auto start = Clock::now();
   model_ = Model::Load(std::move(file), *pool_, progress);
   load_ms_ = static_cast<double>(NsSince(start)) / 1e6;
@@ -53,9 +56,11 @@ BenchModel::BenchModel(const ModelSource& source, int load_threads, const LoadPr
 std::string BenchModel::Description() const {
   std::map<std::string, uint64_t> bytes;
   for (const GgufTensor& t : model_->file().tensors()) bytes[t.type->name] += t.bytes;
-  const auto most = std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   const double weights = static_cast<double>(TensorWeights());
-  const std::string size = weights < 1e9 ? Format("%.0fM", weights / 1e6) : Format("%.1fB", weights / 1e9);
+  const std::string size =
+      weights < 1e9 ? Format("%.0fM", weights / 1e6) : Format("%.1fB", weights / 1e9);
   return Format("%s %s %s", model_->hparams().arch->name, size.c_str(), most->first.c_str());
 }
 
@@ -73,15 +78,19 @@ uint64_t BenchModel::TensorWeights() const {
 
 void BenchModel::Prepare(const TestSpec& spec, size_t n_pages, int logits) {
   if (spec.type_k != spec.type_v) {
-    Fail(ErrorCode::kInvalidArgument, "-ctk %s -ctv %s: keys and values have one type here", spec.type_k.c_str(), spec.type_v.c_str());
+    Fail(ErrorCode::kInvalidArgument, "-ctk %s -ctv %s: keys and values have one type here",
+         spec.type_k.c_str(), spec.type_v.c_str());
   }
   const KvType kv_type = ParseKvType(spec.type_k);
-  const int tokens = std::max({1, logits, std::min(PassTokens(spec), std::max(spec.n_prompt, spec.n_depth))});
+  const int tokens =
+      std::max({1, logits, std::min(PassTokens(spec), std::max(spec.n_prompt, spec.n_depth))});
   const bool new_pool = pool_->n_threads() != spec.n_threads;
-  if (new_pool || decoder_ == nullptr || decoder_tokens_ < tokens || decoder_logits_ < logits || kv_type_ != kv_type) {
+  if (new_pool || decoder_ == nullptr || decoder_tokens_ < tokens || decoder_logits_ < logits ||
+      kv_type_ != kv_type) {
     decoder_.reset();
     if (new_pool) pool_ = std::make_unique<ThreadPool>(spec.n_threads);
-    decoder_ = std::make_unique<Decoder>(*model_, *pool_, kv_type, static_cast<size_t>(tokens), static_cast<size_t>(logits));
+    decoder_ = std::make_unique<Decoder>(*model_, *pool_, kv_type, static_cast<size_t>(tokens),
+                                         static_cast<size_t>(logits));
     decoder_tokens_ = tokens;
     decoder_logits_ = logits;
     if (kv_type_ != kv_type) cache_ = {};
@@ -94,7 +103,9 @@ void BenchModel::Prepare(const TestSpec& spec, size_t n_pages, int logits) {
   cache_ = {};
   const MemoryAdvice memory = AdviseMemory();
   if (memory.available_bytes != 0 && n_pages * page_bytes > memory.available_bytes) {
-    Fail(ErrorCode::kResourceExhausted, "%s: %zu tokens of context need %.2f GB for keys and values, but only %.2f GB are available",
+    Fail(ErrorCode::kResourceExhausted,
+         "%s: %zu tokens of context need %.2f GB for keys and values, but only %.2f GB are "
+         "available",
          source_.Name().c_str(), n_pages * kKvPage, static_cast<double>(n_pages * page_bytes) / 1e9,
          static_cast<double>(memory.available_bytes) / 1e9);
   }
@@ -173,7 +184,8 @@ BenchRecord BenchModel::Run(const TestSpec& spec, const RunOptions& options) {
   }
   record.work = WorkOf(spec);
   if (options.roofline) record.roofline = options.roofline(spec.n_threads);
-  record.token_ns.reserve(static_cast<size_t>(options.repetitions) * static_cast<size_t>(spec.n_gen));
+  record.token_ns.reserve(static_cast<size_t>(options.repetitions) *
+                          static_cast<size_t>(spec.n_gen));
   ResetRssPeak();
   const MachineState before = ReadMachineState();
   energy_.Start();
@@ -193,7 +205,8 @@ BenchRecord BenchModel::Run(const TestSpec& spec, const RunOptions& options) {
   return record;
 }
 
-BenchModel::Batched BenchModel::RunBatched(const TestSpec& spec, int n_streams, const RunOptions& options) {
+BenchModel::Batched BenchModel::RunBatched(const TestSpec& spec, int n_streams,
+                                           const RunOptions& options) {
   cancel_ = options.cancel;
   const int n_ctx = spec.n_prompt + spec.n_gen;
   Prepare(spec, PagesFor(n_ctx) * static_cast<size_t>(n_streams), n_streams);
@@ -205,7 +218,8 @@ BenchModel::Batched BenchModel::RunBatched(const TestSpec& spec, int n_streams, 
   const auto step = [&](int pos) {
     CheckCancelled();
     batch_.clear();
-    for (int s = 0; s < n_streams; ++s) batch_.push_back({RandomToken(), pos, Pages(s, n_ctx), true});
+    for (int s = 0; s < n_streams; ++s)
+      batch_.push_back({RandomToken(), pos, Pages(s, n_ctx), true});
     decoder_->Forward(batch_);
   };
   if (options.warmup) step(spec.n_prompt);
@@ -223,11 +237,13 @@ Work BenchModel::WorkOf(const TestSpec& spec) const {
     const int batch_end = std::min(end, pos + spec.n_batch);
     while (pos < batch_end) {
       const int part = std::min(batch_end - pos, PassTokens(spec));
-      work += WorkOfPass(*model_, kv, static_cast<size_t>(pos), static_cast<size_t>(part), pos + part == batch_end ? 1 : 0);
+      work += WorkOfPass(*model_, kv, static_cast<size_t>(pos), static_cast<size_t>(part),
+                         pos + part == batch_end ? 1 : 0);
       pos += part;
     }
   }
-  for (int i = 0; i < spec.n_gen; ++i) work += WorkOfPass(*model_, kv, static_cast<size_t>(end + i), 1, 1);
+  for (int i = 0; i < spec.n_gen; ++i)
+    work += WorkOfPass(*model_, kv, static_cast<size_t>(end + i), 1, 1);
   return work;
 }
 

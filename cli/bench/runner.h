@@ -24,10 +24,12 @@ struct ModelSource {
 struct RunOptions {
   int repetitions = 5;
   bool warmup = true;
-  int delay_s = 0;                            // before each test
-  const std::atomic<bool>* cancel = nullptr;  // looked at between forward passes; then Error(kCancelled)
+  int delay_s = 0;  // before each test
+  const std::atomic<bool>* cancel =
+      nullptr;  // looked at between forward passes; then Error(kCancelled)
   std::function<void(const std::string& what)> progress;
-  std::function<std::optional<Roofline>(int threads)> roofline;  // asked before a test is measured; may be empty
+  std::function<std::optional<Roofline>(int threads)>
+      roofline;  // asked before a test is measured; may be empty
 };
 
 // A loaded model with what its forward passes need, rebuilt only where a test needs it otherwise. Belongs to one thread.

@@ -21,6 +21,7 @@ double RobustSpread(std::span<const double> x);
 struct Interval {
   double low, high;
 };
-Interval BootstrapMedian(std::span<const double> x, double level = 0.95, int n_resamples = 10'000, uint64_t seed = 1);
+Interval BootstrapMedian(std::span<const double> x, double level = 0.95, int n_resamples = 10'000,
+                         uint64_t seed = 1);
 
 }  // namespace lutra::bench

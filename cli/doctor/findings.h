@@ -10,8 +10,13 @@
 
 namespace lutra::doctor {
 
-enum class Verdict { kOk, kNote, kWarning, kProblem };  // as wanted; worth knowing; costs speed; does not work
-const char* VerdictName(Verdict v);                     // "ok", "note", "warning", "problem"
+enum class Verdict {
+  kOk,
+  kNote,
+  kWarning,
+  kProblem
+};                                   // as wanted; worth knowing; costs speed; does not work
+const char* VerdictName(Verdict v);  // "ok", "note", "warning", "problem"
 
 struct Finding {
   Verdict verdict;
@@ -24,13 +29,14 @@ struct Finding {
 struct CpuFacts {
   std::vector<std::string> simd;  // AvailableSimd(): weakest first
   std::string simd_in_use;
-  bool amx_int8 = false;      // CPUID
-  bool amx_allowed = false;   // the kernel's permission
+  bool amx_int8 = false;     // CPUID
+  bool amx_allowed = false;  // the kernel's permission
 };
 CpuFacts ThisCpu();
 
 // SIMD, threads, NUMA, huge pages, governor and turbo, memory, load. `affinity` as in AdviseThreads.
-std::vector<Finding> MachineFindings(const std::string& root, const std::string& affinity, const CpuFacts& cpu);
+std::vector<Finding> MachineFindings(const std::string& root, const std::string& affinity,
+                                     const CpuFacts& cpu);
 
 // Limits, measured or kept.
 std::vector<Finding> RooflineFindings(const bench::Roofline& r, int64_t now);

@@ -9,14 +9,15 @@ namespace lutra {
 namespace {
 
 constexpr int32_t kUnknown = -2;
-constexpr size_t kMaxStacks = 1 << 16;    // of one state: an enumeration has one a value
-constexpr size_t kMaxExpansions = 1 << 19; // while building one
-constexpr size_t kMaxStates = 1 << 17;    // 1 KiB each with all steps known
+constexpr size_t kMaxStacks = 1 << 16;      // of one state: an enumeration has one a value
+constexpr size_t kMaxExpansions = 1 << 19;  // while building one
+constexpr size_t kMaxStates = 1 << 17;      // 1 KiB each with all steps known
 constexpr size_t kMaxNodes = 1 << 21;
 
 }  // namespace
 
-GrammarAutomaton::GrammarAutomaton(std::shared_ptr<const Grammar> grammar) : grammar_(std::move(grammar)) {
+GrammarAutomaton::GrammarAutomaton(std::shared_ptr<const Grammar> grammar)
+    : grammar_(std::move(grammar)) {
   for (const uint32_t pos : grammar_->alternatives(grammar_->root())) todo_.emplace_back(pos, -1);
   Expand();
   start_ = Intern(building_end_);
@@ -26,7 +27,9 @@ int32_t GrammarAutomaton::Node(uint32_t pos, int32_t parent) {
   const uint64_t key = static_cast<uint64_t>(pos) << 32 | static_cast<uint32_t>(parent);
   const auto [it, added] = node_index_.try_emplace(key, static_cast<int32_t>(nodes_.size()));
   if (added) {
-    if (nodes_.size() >= kMaxNodes) Fail(ErrorCode::kResourceExhausted, "the grammar needs more than %zu stack entries", kMaxNodes);
+    if (nodes_.size() >= kMaxNodes)
+      Fail(ErrorCode::kResourceExhausted, "the grammar needs more than %zu stack entries",
+           kMaxNodes);
     nodes_.push_back({pos, parent});
   }
   return it->second;
@@ -58,12 +61,14 @@ void GrammarAutomaton::Expand() {
         // A call with nothing behind it needs no entry of its own: repetitions do not grow the stack.
         const bool tail = grammar_->elements()[pos + 1].kind == Grammar::Kind::kEnd;
         const int32_t behind = tail ? parent : Node(pos + 1, parent);
-        for (const uint32_t alternative : grammar_->alternatives(e.value)) todo_.emplace_back(alternative, behind);
+        for (const uint32_t alternative : grammar_->alternatives(e.value))
+          todo_.emplace_back(alternative, behind);
       }
     }
     if (++n > kMaxExpansions || building_.size() > kMaxStacks) {
       todo_.clear();
-      Fail(ErrorCode::kResourceExhausted, "the grammar is too ambiguous: more than %zu readings at one place", kMaxStacks);
+      Fail(ErrorCode::kResourceExhausted,
+           "the grammar is too ambiguous: more than %zu readings at one place", kMaxStacks);
     }
   }
   std::sort(building_.begin(), building_.end());
@@ -79,7 +84,8 @@ GrammarAutomaton::State GrammarAutomaton::Intern(bool can_end) {
     const StateData& s = states_[static_cast<size_t>(it->second)];
     if (s.can_end == can_end && s.stacks == building_) return it->second;
   }
-  if (states_.size() >= kMaxStates) Fail(ErrorCode::kResourceExhausted, "the grammar needs more than %zu states", kMaxStates);
+  if (states_.size() >= kMaxStates)
+    Fail(ErrorCode::kResourceExhausted, "the grammar needs more than %zu states", kMaxStates);
   StateData s;
   s.stacks = building_;
   s.can_end = can_end;
@@ -99,7 +105,8 @@ GrammarAutomaton::State GrammarAutomaton::Step(State state, uint8_t byte) {
   todo_.clear();
   for (const int32_t node : s->stacks) {
     const StackNode& n = nodes_[static_cast<size_t>(node)];
-    if (grammar_->Contains(grammar_->elements()[n.pos].value, byte)) todo_.emplace_back(n.pos + 1, n.parent);
+    if (grammar_->Contains(grammar_->elements()[n.pos].value, byte))
+      todo_.emplace_back(n.pos + 1, n.parent);
   }
   State result = kDead;
   if (!todo_.empty()) {

@@ -31,8 +31,8 @@ class GrammarAutomaton {
 
  private:
   struct StackNode {
-    uint32_t pos;     // the element that comes next
-    int32_t parent;   // where the grammar goes on behind the rule's end; -1: the whole text's end
+    uint32_t pos;    // the element that comes next
+    int32_t parent;  // where the grammar goes on behind the rule's end; -1: the whole text's end
   };
   struct StateData {
     std::vector<int32_t> stacks;  // ascending; each stands before a set of bytes

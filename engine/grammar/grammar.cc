@@ -16,7 +16,8 @@ constexpr uint32_t kMaxCodePoint = 0x10FFFF;
 using Range = std::pair<uint32_t, uint32_t>;  // code points, inclusive
 
 bool IsNameChar(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '_';
 }
 
 }  // namespace
@@ -31,7 +32,9 @@ class GbnfParser {
     const auto root = names_.find("root");
     if (root == names_.end()) Fail(ErrorCode::kInvalidArgument, "the grammar has no rule 'root'");
     for (const auto& [name, rule] : names_) {
-      if (!defined_[rule]) Fail(ErrorCode::kInvalidArgument, "the grammar's rule '%s' is not defined", Printable(name, 60).c_str());
+      if (!defined_[rule])
+        Fail(ErrorCode::kInvalidArgument, "the grammar's rule '%s' is not defined",
+             Printable(name, 60).c_str());
     }
     out_->root_ = root->second;
     Store();
@@ -44,13 +47,14 @@ class GbnfParser {
   using Alternatives = std::vector<Sequence>;
 
   [[noreturn]] void Refuse(const char* what) {
-    Fail(ErrorCode::kInvalidArgument, "the grammar is malformed at byte %zu: %s; there is '%s'", at_, what,
-         Printable(text_.substr(at_), 20).c_str());
+    Fail(ErrorCode::kInvalidArgument, "the grammar is malformed at byte %zu: %s; there is '%s'",
+         at_, what, Printable(text_.substr(at_), 20).c_str());
   }
   void Count(size_t n) {
     n_elements_ += n;
     if (n_elements_ > kMaxGrammarElements) {
-      Fail(ErrorCode::kResourceExhausted, "the grammar has more than %zu elements; simplify it", kMaxGrammarElements);
+      Fail(ErrorCode::kResourceExhausted, "the grammar has more than %zu elements; simplify it",
+           kMaxGrammarElements);
     }
   }
 
@@ -103,12 +107,15 @@ class GbnfParser {
     rules_[rule] = std::move(alternatives);
     defined_[rule] = true;
     SkipSpace(false);
-    if (at_ < text_.size() && text_[at_] != '\n' && text_[at_] != '\r') Refuse("the end of the line is expected");
+    if (at_ < text_.size() && text_[at_] != '\n' && text_[at_] != '\r')
+      Refuse("the end of the line is expected");
     SkipSpace(true);
   }
 
   Alternatives Choice(int depth) {
-    if (depth > kMaxGrammarDepth) Fail(ErrorCode::kResourceExhausted, "the grammar's groups are deeper than %d", kMaxGrammarDepth);
+    if (depth > kMaxGrammarDepth)
+      Fail(ErrorCode::kResourceExhausted, "the grammar's groups are deeper than %d",
+           kMaxGrammarDepth);
     Alternatives out;
     for (;;) {
       out.push_back(Items(depth));
@@ -166,7 +173,9 @@ class GbnfParser {
     const size_t begin = at_;
     while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') {
       n = n * 10 + (text_[at_++] - '0');
-      if (n > kMaxGrammarRepeat) Fail(ErrorCode::kResourceExhausted, "the grammar repeats more than %d times at byte %zu", kMaxGrammarRepeat, at_);
+      if (n > kMaxGrammarRepeat)
+        Fail(ErrorCode::kResourceExhausted, "the grammar repeats more than %d times at byte %zu",
+             kMaxGrammarRepeat, at_);
     }
     if (at_ == begin) Refuse("a number is expected");
     return n;
@@ -241,7 +250,10 @@ class GbnfParser {
     uint32_t value = 0;
     for (int i = 0; i < n; ++i) {
       const char c = at_ < text_.size() ? text_[at_] : '\0';
-      const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int d = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
       if (d < 0) Refuse("a hexadecimal digit is expected");
       value = value * 16 + static_cast<uint32_t>(d);
       ++at_;
@@ -257,20 +269,29 @@ class GbnfParser {
       ++at_;
       const char c = at_ < text_.size() ? text_[at_++] : '\0';
       switch (c) {
-        case 'n': return '\n';
-        case 't': return '\t';
-        case 'r': return '\r';
-        case 'x': return Hex(2);
-        case 'u': return Hex(4);
-        case 'U': return Hex(8);
+        case 'n':
+          return '\n';
+        case 't':
+          return '\t';
+        case 'r':
+          return '\r';
+        case 'x':
+          return Hex(2);
+        case 'u':
+          return Hex(4);
+        case 'U':
+          return Hex(8);
         case '\\':
         case '"':
         case '[':
         case ']':
         case '-':
         case '^':
-        case '/': return static_cast<uint8_t>(c);
-        default: --at_; Refuse("no such escape");
+        case '/':
+          return static_cast<uint8_t>(c);
+        default:
+          --at_;
+          Refuse("no such escape");
       }
     }
     const size_t n = Utf8SequenceLength(text_.substr(at_));
@@ -288,7 +309,8 @@ class GbnfParser {
     while (!Peek('"')) Utf8Append(Character(), &bytes);
     ++at_;
     Sequence out;
-    for (const char c : bytes) out.push_back(Bytes(static_cast<uint8_t>(c), static_cast<uint8_t>(c)));
+    for (const char c : bytes)
+      out.push_back(Bytes(static_cast<uint8_t>(c), static_cast<uint8_t>(c)));
     return out;
   }
 
@@ -346,7 +368,8 @@ class GbnfParser {
       }
       if (from > to) continue;
       // Split where the length changes and around surrogates, then where the leading bytes differ.
-      static constexpr Range kParts[] = {{0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, kMaxCodePoint}};
+      static constexpr Range kParts[] = {
+          {0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, kMaxCodePoint}};
       for (const auto& [low, high] : kParts) {
         if (from <= high && to >= low) Split(std::max(from, low), std::min(to, high), &out);
       }
@@ -381,7 +404,8 @@ class GbnfParser {
       }
     }
     Sequence sequence;
-    for (size_t i = 0; i < n; ++i) sequence.push_back(Bytes(static_cast<uint8_t>(a[i]), static_cast<uint8_t>(b[i])));
+    for (size_t i = 0; i < n; ++i)
+      sequence.push_back(Bytes(static_cast<uint8_t>(a[i]), static_cast<uint8_t>(b[i])));
     out->push_back(std::move(sequence));
   }
 
@@ -405,7 +429,9 @@ class GbnfParser {
       for (size_t r = 0; r < n; ++r) {
         if (nullable[r]) continue;
         for (const Sequence& s : rules_[r]) {
-          if (std::all_of(s.begin(), s.end(), [&](const Element& e) { return e.kind == Grammar::Kind::kCall && nullable[e.value]; })) {
+          if (std::all_of(s.begin(), s.end(), [&](const Element& e) {
+                return e.kind == Grammar::Kind::kCall && nullable[e.value];
+              })) {
             nullable[r] = true;
             changed = true;
             break;
@@ -471,7 +497,9 @@ class GbnfParser {
         for (const auto& [text, rule] : names_) {
           if (rule == r || rule == e.to) name = text;
         }
-        Fail(ErrorCode::kInvalidArgument, "the grammar's rule '%s' begins with itself (left recursion)", Printable(name, 60).c_str());
+        Fail(ErrorCode::kInvalidArgument,
+             "the grammar's rule '%s' begins with itself (left recursion)",
+             Printable(name, 60).c_str());
       }
     }
   }

@@ -14,8 +14,8 @@ namespace lutra {
 
 // Limits: a grammar comes from a client. A rule of a large schema has a few elements.
 inline constexpr size_t kMaxGrammarElements = 1 << 18;
-inline constexpr int kMaxGrammarDepth = 256;       // of groups
-inline constexpr int kMaxGrammarRepeat = 4096;     // in {m,n}
+inline constexpr int kMaxGrammarDepth = 256;    // of groups
+inline constexpr int kMaxGrammarRepeat = 4096;  // in {m,n}
 
 using ByteSet = std::array<uint64_t, 4>;
 
@@ -36,7 +36,9 @@ class Grammar {
   // Where the alternatives of a rule begin.
   const std::vector<uint32_t>& alternatives(uint32_t rule) const { return rules_[rule]; }
   uint32_t root() const { return root_; }
-  bool Contains(uint32_t set, uint8_t byte) const { return (sets_[set][byte / 64] >> (byte % 64) & 1) != 0; }
+  bool Contains(uint32_t set, uint8_t byte) const {
+    return (sets_[set][byte / 64] >> (byte % 64) & 1) != 0;
+  }
 
  private:
   friend class GbnfParser;

@@ -7,8 +7,8 @@
 namespace lutra {
 namespace {
 
-constexpr size_t kMaxMasks = 2048;        // 16 KiB each for a vocabulary of 128 thousand
-constexpr size_t kMinForcedBytes = 2;     // shorter texts are not worth tokenizing
+constexpr size_t kMaxMasks = 2048;     // 16 KiB each for a vocabulary of 128 thousand
+constexpr size_t kMinForcedBytes = 2;  // shorter texts are not worth tokenizing
 constexpr size_t kMaxForcedBytes = 1024;
 
 }  // namespace
@@ -24,7 +24,8 @@ TokenTree::TokenTree(const Tokenizer& tokenizer, size_t n_vocab, const std::vect
         is_eog_[i] = true;
         eog_.push_back(id);
       } else {
-        tokenizer.AppendPiece(id, std::find(marks.begin(), marks.end(), id) != marks.end(), &arena_);
+        tokenizer.AppendPiece(id, std::find(marks.begin(), marks.end(), id) != marks.end(),
+                              &arena_);
       }
     }
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
@@ -43,7 +44,8 @@ TokenTree::TokenTree(const Tokenizer& tokenizer, size_t n_vocab, const std::vect
     const std::string_view text = bytes(id);
     size_t same = 0;
     while (same < std::min(last.size(), text.size()) && last[same] == text[same]) ++same;
-    for (size_t d = same; d < open.size(); ++d) nodes_[open[d]].end = static_cast<uint32_t>(nodes_.size());
+    for (size_t d = same; d < open.size(); ++d)
+      nodes_[open[d]].end = static_cast<uint32_t>(nodes_.size());
     open.resize(same);
     for (size_t d = same; d < text.size(); ++d) {
       open.push_back(static_cast<uint32_t>(nodes_.size()));
@@ -59,7 +61,9 @@ TokenTree::TokenTree(const Tokenizer& tokenizer, size_t n_vocab, const std::vect
 }
 
 CompiledGrammar::CompiledGrammar(std::string_view gbnf, std::shared_ptr<const TokenTree> tree)
-    : tree_(std::move(tree)), automaton_(std::make_shared<Grammar>(gbnf)), path_(tree_->max_depth() + 1) {}
+    : tree_(std::move(tree)),
+      automaton_(std::make_shared<Grammar>(gbnf)),
+      path_(tree_->max_depth() + 1) {}
 
 CompiledGrammar::State CompiledGrammar::AdvanceText(State state, std::string_view bytes) {
   const std::lock_guard lock(mutex_);
@@ -173,10 +177,17 @@ class BehindTag final : public GrammarGate {
 
 }  // namespace
 
-std::unique_ptr<GrammarGate> GateBehind(std::string tag) { return std::make_unique<BehindTag>(std::move(tag)); }
+std::unique_ptr<GrammarGate> GateBehind(std::string tag) {
+  return std::make_unique<BehindTag>(std::move(tag));
+}
 
-GrammarConstraint::GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer, std::unique_ptr<GrammarGate> gate)
-    : grammar_(std::move(grammar)), tokenizer_(tokenizer), gate_(std::move(gate)), state_(grammar_->start()), active_(gate_ == nullptr) {}
+GrammarConstraint::GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar,
+                                     const Tokenizer* tokenizer, std::unique_ptr<GrammarGate> gate)
+    : grammar_(std::move(grammar)),
+      tokenizer_(tokenizer),
+      gate_(std::move(gate)),
+      state_(grammar_->start()),
+      active_(gate_ == nullptr) {}
 
 bool GrammarConstraint::Allows(int32_t token) {
   if (!active_) return true;
@@ -205,8 +216,10 @@ void GrammarConstraint::Accept(int32_t token) {
     std::string begun;
     if (!gate_->Feed(bytes, &begun)) return;
     const GrammarAutomaton::State next = grammar_->AdvanceText(state_, begun);
-    if (next != GrammarAutomaton::kDead) state_ = next;
-    else if (gate_->optional()) return;
+    if (next != GrammarAutomaton::kDead)
+      state_ = next;
+    else if (gate_->optional())
+      return;
     active_ = true;
     done_ = grammar_->only_end(state_);
     return;
@@ -233,7 +246,8 @@ std::vector<int32_t> GrammarConstraint::Forced() {
       const size_t found = text.find(grammar_->tree().bytes(id), at);
       if (found < next) next = found, mark = id;
     }
-    const std::vector<int32_t> plain = tokenizer_->Encode(std::string_view(text).substr(at, next - at), false, false);
+    const std::vector<int32_t> plain =
+        tokenizer_->Encode(std::string_view(text).substr(at, next - at), false, false);
     tokens.insert(tokens.end(), plain.begin(), plain.end());
     ends_with_mark = mark != kNoToken;
     if (ends_with_mark) {

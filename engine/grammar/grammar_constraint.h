@@ -24,11 +24,11 @@ class TokenTree {
   TokenTree(const Tokenizer& tokenizer, size_t n_vocab, const std::vector<int32_t>& marks = {});
 
   struct Node {
-    uint32_t end;        // the first node that is not below this one
-    uint32_t tokens;     // where its tokens begin in token_ids()
+    uint32_t end;     // the first node that is not below this one
+    uint32_t tokens;  // where its tokens begin in token_ids()
     uint16_t n_tokens;
     uint8_t byte;
-    uint16_t depth;      // bytes up to and with this one
+    uint16_t depth;  // bytes up to and with this one
   };
   const std::vector<Node>& nodes() const { return nodes_; }  // a node comes before those below it
   const std::vector<int32_t>& token_ids() const { return token_ids_; }
@@ -114,7 +114,8 @@ std::unique_ptr<GrammarGate> GateBehind(std::string tag);
 class GrammarConstraint final : public TokenConstraint {
  public:
   // `tokenizer`, if not null, turns bytes that must come into tokens, which are then not computed. It must outlive this.
-  GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer, std::unique_ptr<GrammarGate> gate = nullptr);
+  GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar, const Tokenizer* tokenizer,
+                    std::unique_ptr<GrammarGate> gate = nullptr);
 
   bool active() const override { return active_; }
   bool Allows(int32_t token) override;

@@ -92,7 +92,8 @@ std::string CgroupPath(const std::string& root, const std::string& name) {
     const size_t b = a == std::string::npos ? a : line.find(':', a + 1);
     if (b == std::string::npos) continue;
     const std::string controllers = "," + line.substr(a + 1, b - a - 1) + ",";
-    const bool match = name.empty() ? controllers == ",," : controllers.find("," + name + ",") != std::string::npos;
+    const bool match = name.empty() ? controllers == ",,"
+                                    : controllers.find("," + name + ",") != std::string::npos;
     if (match) return line.substr(b + 1);
   }
   return "";
@@ -168,7 +169,8 @@ ThreadAdvice AdviseThreads(const std::string& root, const std::string& affinity)
     threads = std::max(1, static_cast<int>(quota));
     reason += Format(", cut by a cgroup quota of %.4g CPUs", quota);
   }
-  return {threads, Format("%d %s: %s", threads, threads == 1 ? "thread" : "threads", reason.c_str())};
+  return {threads,
+          Format("%d %s: %s", threads, threads == 1 ? "thread" : "threads", reason.c_str())};
 }
 
 MemoryAdvice AdviseMemory(const std::string& root) {

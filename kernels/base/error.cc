@@ -9,14 +9,22 @@ namespace lutra {
 
 const char* ErrorCodeName(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid argument";
-    case ErrorCode::kNotFound: return "not found";
-    case ErrorCode::kCorrupt: return "corrupt data";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResourceExhausted: return "limit reached";
-    case ErrorCode::kCancelled: return "cancelled";
-    case ErrorCode::kIo: return "input/output error";
-    case ErrorCode::kInternal: return "internal error";
+    case ErrorCode::kInvalidArgument:
+      return "invalid argument";
+    case ErrorCode::kNotFound:
+      return "not found";
+    case ErrorCode::kCorrupt:
+      return "corrupt data";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResourceExhausted:
+      return "limit reached";
+    case ErrorCode::kCancelled:
+      return "cancelled";
+    case ErrorCode::kIo:
+      return "input/output error";
+    case ErrorCode::kInternal:
+      return "internal error";
   }
   return "error";
 }
@@ -54,9 +62,11 @@ std::string Printable(std::string_view text, size_t max_bytes) {
   while (i < text.size() && i < max_bytes) {
     const unsigned char c = static_cast<unsigned char>(text[i]);
     const size_t n = Utf8SequenceLength(text.substr(i));
-    if (n == 0 || c < 0x20 || c == 0x7F || (n == 2 && c == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0)) {
+    if (n == 0 || c < 0x20 || c == 0x7F ||
+        (n == 2 && c == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0)) {
       const size_t bad = n == 0 ? 1 : n;
-      for (size_t k = 0; k < bad; ++k) out += Format("\\x%02X", static_cast<unsigned char>(text[i + k]));
+      for (size_t k = 0; k < bad; ++k)
+        out += Format("\\x%02X", static_cast<unsigned char>(text[i + k]));
       i += bad;
     } else if (c == '\\') {
       out += "\\\\";

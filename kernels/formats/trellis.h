@@ -25,7 +25,8 @@ inline constexpr std::array<uint32_t, 8> kPowers = [] {
 // Value k (0..7) of the group with this stored index (and flags).
 constexpr int Value(uint32_t index, size_t k) {
   const uint32_t x = (index + kFirstState) * kPowers[k] & 0x3F3F3F3F;
-  return static_cast<int>(x * 0x01010101 >> 24) - 126;  // the top byte of the product is the sum of all four: at most 252
+  return static_cast<int>(x * 0x01010101 >> 24) -
+         126;  // the top byte of the product is the sum of all four: at most 252
 }
 
 }  // namespace lutra::trellis

@@ -43,7 +43,8 @@ class AffineEncoder {
   };
 
  public:
-  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch* scratch) {
+  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out,
+                        QuantizeScratch* scratch) {
     const Packer& packer = Packer::Get();
     const Row row(x, w, n, unit, Lanes::kArrays, scratch);
     const Lanes lanes = Carve(scratch->lanes.data(), row.n_padded);
@@ -80,11 +81,16 @@ class AffineEncoder {
       for (size_t g = 0; g < kGroups; ++g) {
         const size_t group = b * kGroups + g;
         if constexpr (kIntegers) {
-          if (super.scale != 0.0f) packer.SetScale(&blocks[b], g, static_cast<int>(RoundInteger(lanes.best_scale[group] / super.scale)));
-          if (super.offset != 0.0f) packer.SetBias(&blocks[b], g, static_cast<int>(RoundInteger(lanes.best_offset[group] / super.offset)));
+          if (super.scale != 0.0f)
+            packer.SetScale(&blocks[b], g,
+                            static_cast<int>(RoundInteger(lanes.best_scale[group] / super.scale)));
+          if (super.offset != 0.0f)
+            packer.SetBias(&blocks[b], g,
+                           static_cast<int>(RoundInteger(lanes.best_offset[group] / super.offset)));
         }
         const int32_t* q = index + Row::At(group);
-        for (size_t i = 0; i < kGroup; ++i) packer.SetIndex(&blocks[b], g * kGroup + i, q[i * kStride]);
+        for (size_t i = 0; i < kGroup; ++i)
+          packer.SetIndex(&blocks[b], g * kGroup + i, q[i * kStride]);
       }
       StoreLe16(blocks[b].d, Half(gain * super.scale, unit));
       if constexpr (kSubtracted) {
@@ -98,10 +104,13 @@ class AffineEncoder {
  private:
   static Lanes Carve(float* p, size_t n) {
     const auto next = [&] { return std::exchange(p, p + n); };
-    return {next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next()};
+    return {next(), next(), next(), next(), next(), next(), next(), next(),
+            next(), next(), next(), next(), next(), next(), next()};
   }
 
-  static uint16_t Half(float v, int unit) { return NearestF16(static_cast<float>(static_cast<double>(v) * PowerOf2(unit))); }
+  static uint16_t Half(float v, int unit) {
+    return NearestF16(static_cast<float>(static_cast<double>(v) * PowerOf2(unit)));
+  }
   // The value nearest to v that an f16 holds, in units of 2^unit; 0 if it would be far above what weights need.
   static float Round(double v, int unit) {
     if (!std::isfinite(v)) return 0.0f;
@@ -151,7 +160,8 @@ class AffineEncoder {
   // s^2 Sqq + m^2 Sw - 2 s Sxq + 2 m Sx - 2 s m Sq: the loss under scale s and offset m, less that of zeros.
   static HWY_INLINE VQ LossOf(const LevelSums& sums, VQ sw, VQ sx, VQ s, VQ m) {
     const VQ two = hn::Set(QF(), 2.0f);
-    return hn::Add(hn::Mul(s, hn::Sub(hn::Mul(s, sums.qq), hn::Mul(two, hn::Add(sums.xq, hn::Mul(m, sums.q))))),
+    return hn::Add(hn::Mul(s, hn::Sub(hn::Mul(s, sums.qq),
+                                      hn::Mul(two, hn::Add(sums.xq, hn::Mul(m, sums.q))))),
                    hn::Mul(m, hn::Add(hn::Mul(m, sw), hn::Mul(two, sx))));
   }
 
@@ -252,8 +262,11 @@ class AffineEncoder {
       const auto attempt = [&](VQ scale, VQ offset) HWY_ATTR {
         VQ loss = hn::Zero(d);
         if constexpr (kRemembered) {
-          const LevelSums sums{hn::LoadU(d, lanes.sq + at), hn::LoadU(d, lanes.sqq + at), hn::LoadU(d, lanes.sxq + at)};
-          loss = hn::Add(LossOf(sums, hn::LoadU(d, lanes.sw + at), hn::LoadU(d, lanes.sx + at), scale, offset), hn::LoadU(d, lanes.zero_loss + at));
+          const LevelSums sums{hn::LoadU(d, lanes.sq + at), hn::LoadU(d, lanes.sqq + at),
+                               hn::LoadU(d, lanes.sxq + at)};
+          loss = hn::Add(
+              LossOf(sums, hn::LoadU(d, lanes.sw + at), hn::LoadU(d, lanes.sx + at), scale, offset),
+              hn::LoadU(d, lanes.zero_loss + at));
         } else {
           const VQ inv = Inverse(scale);
           for (size_t i = 0; i < kGroup; ++i) {
@@ -273,11 +286,13 @@ class AffineEncoder {
         const VQ s = Nearest(hn::LoadU(d, lanes.free_scale + at), super_scale, max_scale);
         const VQ m = Nearest(hn::LoadU(d, lanes.free_offset + at), super_offset, max_bias);
         const auto around = [&](VQ v, int by, float max) HWY_ATTR {
-          return hn::Min(hn::Max(hn::Add(v, hn::Set(d, static_cast<float>(by))), hn::Zero(d)), hn::Set(d, max));
+          return hn::Min(hn::Max(hn::Add(v, hn::Set(d, static_cast<float>(by))), hn::Zero(d)),
+                         hn::Set(d, max));
         };
         for (int ds = -1; ds <= 1; ++ds) {
           for (int dm = -1; dm <= 1; ++dm) {
-            attempt(hn::Mul(super_scale, around(s, ds, max_scale)), hn::Mul(super_offset, around(m, dm, max_bias)));
+            attempt(hn::Mul(super_scale, around(s, ds, max_scale)),
+                    hn::Mul(super_offset, around(m, dm, max_bias)));
           }
         }
       }
@@ -296,7 +311,8 @@ class AffineEncoder {
     });
   }
 
-  static void SearchSupers(const Row& row, const Lanes& lanes, size_t n_blocks, int max_scale, int max_bias, Pair* supers) {
+  static void SearchSupers(const Row& row, const Lanes& lanes, size_t n_blocks, int max_scale,
+                           int max_bias, Pair* supers) {
     float* best_loss = reinterpret_cast<float*>(supers + n_blocks);
     Pair* trial = supers + n_blocks + (n_blocks + 1) / 2;
     for (size_t b = 0; b < n_blocks; ++b) {
@@ -304,7 +320,8 @@ class AffineEncoder {
       best_loss[b] = SumOf(lanes.zero_loss, b * kGroups, kGroups);
     }
     // The largest scale and offset of the block are mapped to these parts of the integer range.
-    constexpr Pair kEnds[] = {{1.0f, 1.0f}, {0.97f, 1.0f}, {1.0f, 0.97f}, {1.04f, 1.04f}, {0.94f, 0.94f}, {1.08f, 1.0f}, {1.0f, 1.08f}};
+    constexpr Pair kEnds[] = {{1.0f, 1.0f},   {0.97f, 1.0f}, {1.0f, 0.97f}, {1.04f, 1.04f},
+                              {0.94f, 0.94f}, {1.08f, 1.0f}, {1.0f, 1.08f}};
     constexpr size_t kEnd = kIntegers ? std::size(kEnds) : 1;
     constexpr size_t kRemembered = kIntegers ? kEnd + 1 : 0;  // trials with the levels of step 1
     constexpr size_t kRefits = 2;
@@ -321,8 +338,14 @@ class AffineEncoder {
             scale = std::max(scale, lanes.free_scale[g]);
             if (std::abs(lanes.free_offset[g]) > std::abs(offset)) offset = lanes.free_offset[g];
           }
-          trial[b].scale = RoundUp(static_cast<double>(scale) / (static_cast<double>(max_scale) * static_cast<double>(kEnds[k].scale)), row.unit);
-          trial[b].offset = Round(static_cast<double>(offset) / (static_cast<double>(max_bias) * static_cast<double>(kEnds[k].offset)), row.unit);
+          trial[b].scale =
+              RoundUp(static_cast<double>(scale) /
+                          (static_cast<double>(max_scale) * static_cast<double>(kEnds[k].scale)),
+                      row.unit);
+          trial[b].offset =
+              Round(static_cast<double>(offset) /
+                        (static_cast<double>(max_bias) * static_cast<double>(kEnds[k].offset)),
+                    row.unit);
         }
         std::fill_n(lanes.super_scale + begin, kGroups, trial[b].scale);
         std::fill_n(lanes.super_offset + begin, kGroups, trial[b].offset);
@@ -349,8 +372,12 @@ class AffineEncoder {
   static Pair Refit(const Lanes& lanes, Pair super, size_t begin, int unit) {
     double sqq = 0.0, sq = 0.0, sw = 0.0, sxq = 0.0, sx = 0.0;
     for (size_t g = begin; g < begin + kGroups; ++g) {
-      const double s = super.scale == 0.0f ? 0.0 : static_cast<double>(RoundInteger(lanes.best_scale[g] / super.scale));
-      const double m = super.offset == 0.0f ? 0.0 : static_cast<double>(RoundInteger(lanes.best_offset[g] / super.offset));
+      const double s = super.scale == 0.0f
+                           ? 0.0
+                           : static_cast<double>(RoundInteger(lanes.best_scale[g] / super.scale));
+      const double m = super.offset == 0.0f
+                           ? 0.0
+                           : static_cast<double>(RoundInteger(lanes.best_offset[g] / super.offset));
       sqq += s * s * static_cast<double>(lanes.sqq[g]);
       sq += s * m * static_cast<double>(lanes.sq[g]);
       sw += m * m * static_cast<double>(lanes.sw[g]);

@@ -51,7 +51,8 @@ class BlockPacker {
     uint8_t* bytes = reinterpret_cast<uint8_t*>(block);
     for (size_t r = 0; r < n_runs_; ++r) {
       const Run& run = runs_[r][i];
-      bytes[run.byte] = static_cast<uint8_t>(bytes[run.byte] | ((v >> run.from & run.mask) << run.shift));
+      bytes[run.byte] =
+          static_cast<uint8_t>(bytes[run.byte] | ((v >> run.from & run.mask) << run.shift));
     }
   }
 
@@ -110,7 +111,8 @@ class BlockPacker {
     for (size_t k = 0; k < field->n; ++k) {
       Flip(&b, field->bit[k]);
       const unsigned worth = static_cast<unsigned>(read(b) ^ at_zero);
-      LUTRA_CHECK(std::has_single_bit(worth) && std::countr_zero(worth) < static_cast<int>(field->n));
+      LUTRA_CHECK(std::has_single_bit(worth) &&
+                  std::countr_zero(worth) < static_cast<int>(field->n));
       sorted.bit[static_cast<size_t>(std::countr_zero(worth))] = field->bit[k];
       Flip(&b, field->bit[k]);
     }
@@ -154,10 +156,13 @@ class BlockPacker {
       size_t n = 0;
       for (size_t k = 0; k < field.n;) {
         size_t end = k + 1;
-        while (end < field.n && field.bit[end] == field.bit[k] + (end - k) && field.bit[end] / 8 == field.bit[k] / 8) ++end;
+        while (end < field.n && field.bit[end] == field.bit[k] + (end - k) &&
+               field.bit[end] / 8 == field.bit[k] / 8)
+          ++end;
         LUTRA_CHECK(n < kMaxRuns);
-        runs_[n++][i] = {static_cast<uint16_t>(field.bit[k] / 8), static_cast<uint8_t>(field.bit[k] % 8),
-                         static_cast<uint8_t>(k), static_cast<uint8_t>((1u << (end - k)) - 1)};
+        runs_[n++][i] = {static_cast<uint16_t>(field.bit[k] / 8),
+                         static_cast<uint8_t>(field.bit[k] % 8), static_cast<uint8_t>(k),
+                         static_cast<uint8_t>((1u << (end - k)) - 1)};
         k = end;
       }
       n_runs_ = n > n_runs_ ? n : n_runs_;

@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-EncodeRowFn FindCodebookEncoderTarget(uint32_t type_id) { return FindEncoder<CodebookFormats>(type_id); }
+EncodeRowFn FindCodebookEncoderTarget(uint32_t type_id) {
+  return FindEncoder<CodebookFormats>(type_id);
+}
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace lutra

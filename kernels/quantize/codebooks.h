@@ -40,7 +40,8 @@ struct CodebookBase {
         const auto half = [&](size_t begin) {
           size_t value = 0;
           for (size_t i = kD / 2; i-- > 0;) {
-            value = value * kNLevels + (kGrid[k] >> (static_cast<size_t>(kCodeBits) * (begin + i)) & ((1u << kCodeBits) - 1));
+            value = value * kNLevels + (kGrid[k] >> (static_cast<size_t>(kCodeBits) * (begin + i)) &
+                                        ((1u << kCodeBits) - 1));
           }
           return static_cast<uint16_t>(value);
         };
@@ -78,7 +79,8 @@ struct CodebookBase {
         }
         size_t left = h;
         for (size_t i = 0; i < kD / 2; ++i, left /= kNLevels) {
-          b.codes[h] |= static_cast<int32_t>(left % kNLevels << (static_cast<size_t>(kCodeBits) * i));
+          b.codes[h] |=
+              static_cast<int32_t>(left % kNLevels << (static_cast<size_t>(kCodeBits) * i));
         }
       }
       b.begin[kHalves] = static_cast<uint16_t>(n);
@@ -144,7 +146,8 @@ struct Codebook<Iq3Xxs> : CodebookBase<grids::kIq3Xxs, 256, 4, 3, 8> {
   static constexpr auto kLevelTable = PadLevels({4, 12, 20, 28, 36, 44, 52, 62});
   static void Pack(Iq3Xxs::Block* b, size_t g, size_t k, uint32_t point, uint32_t signs, bool) {
     b->qs[8 * g + k] = static_cast<uint8_t>(point);
-    const uint32_t field = (signs << (4 * (k % 2))) & 127;  // the eighth sign follows from the others
+    const uint32_t field =
+        (signs << (4 * (k % 2))) & 127;  // the eighth sign follows from the others
     const uint32_t aux = LoadLe<uint32_t>(b->aux + 4 * g) | field << (7 * (k / 2));
     std::memcpy(b->aux + 4 * g, &aux, 4);
   }

@@ -28,12 +28,14 @@ struct PairAssign {
   template <size_t kWhich>
   static constexpr std::array<float, 32> kLevels = [] {
     std::array<float, 32> levels{};
-    for (size_t k = 0; k < 32; ++k) levels[k] = static_cast<float>(iqk::kTable3[iqk::kPairs[k][kWhich]]);
+    for (size_t k = 0; k < 32; ++k)
+      levels[k] = static_cast<float>(iqk::kTable3[iqk::kPairs[k][kWhich]]);
     return levels;
   }();
 
   // The best pair for weights at x, x + kStride; its cost in units of scale^2.
-  static HWY_INLINE VQI Best(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ* cost) {
+  static HWY_INLINE VQI Best(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv,
+                             VQ* cost) {
     const QF d;
     const QI di;
     VQ of_level[2][8];
@@ -60,7 +62,8 @@ struct PairAssign {
     return at;
   }
 
-  static HWY_INLINE void Sums(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ, VQ* a, VQ* b) {
+  static HWY_INLINE void Sums(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ,
+                              VQ* a, VQ* b) {
     const QF d;
     VQ sa = hn::Zero(d), sb = hn::Zero(d);
     for (size_t i = 0; i < kGroup; i += 2) {
@@ -77,7 +80,8 @@ struct PairAssign {
     *b = sb;
   }
 
-  static HWY_INLINE VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale, VQ inv, VQ) {
+  static HWY_INLINE VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale,
+                            VQ inv, VQ) {
     const QF d;
     VQ loss = hn::Zero(d), all = hn::Zero(d);
     for (size_t i = 0; i < kGroup; i += 2) {
@@ -93,14 +97,16 @@ struct PairAssign {
     return hn::IfThenElse(hn::Eq(inv, hn::Zero(d)), all, hn::Mul(loss, hn::Mul(scale, scale)));
   }
 
-  static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ, int32_t* HWY_RESTRICT index) {
+  static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ,
+                    int32_t* HWY_RESTRICT index) {
     for (size_t i = 0; i < kGroup; i += 2) {
       VQ cost;
       hn::StoreU(Best(x + i * kStride, w + i * kStride, inv, &cost), QI(), index + i * kStride);
     }
   }
 
-  static void Pack(const BlockPacker<Iq2Kl, false>&, Iq2Kl::Block* block, size_t g, const int32_t* index) {
+  static void Pack(const BlockPacker<Iq2Kl, false>&, Iq2Kl::Block* block, size_t g,
+                   const int32_t* index) {
     for (size_t p = 0; p < kGroup / 2; ++p) {
       const uint32_t pair = static_cast<uint32_t>(index[2 * p * kStride]);
       uint8_t& low = block->qs[16 * (g / 2) + p];
@@ -152,7 +158,8 @@ struct ParityAssign {
 
   // The levels of four weights (and their indexes, if wanted).
   template <bool kIndexes>
-  static HWY_INLINE void Four(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, size_t k, VQ inv, VQ shift, VQ* v, VQI* index) {
+  static HWY_INLINE void Four(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, size_t k,
+                              VQ inv, VQ shift, VQ* v, VQI* index) {
     const QF d;
     const QI di;
     VQ other[4], regret[4];
@@ -172,8 +179,10 @@ struct ParityAssign {
       v[j] = hn::Add(hn::IfThenElse(take_odd, vo, ve), shift);
       other[j] = hn::Add(hn::IfThenElse(take_odd, ve, vo), shift);
       if constexpr (kIndexes) {
-        const VQI ie = hn::BitCast(di, LookUp<8>(reinterpret_cast<const float*>(Half<false>::kIndexes.data()), e));
-        const VQI io = hn::BitCast(di, LookUp<8>(reinterpret_cast<const float*>(Half<true>::kIndexes.data()), o));
+        const VQI ie = hn::BitCast(
+            di, LookUp<8>(reinterpret_cast<const float*>(Half<false>::kIndexes.data()), e));
+        const VQI io = hn::BitCast(
+            di, LookUp<8>(reinterpret_cast<const float*>(Half<true>::kIndexes.data()), o));
         index[j] = hn::IfThenElse(take_odd_i, io, ie);
         other_index[j] = hn::IfThenElse(take_odd_i, ie, io);
       }
@@ -185,12 +194,14 @@ struct ParityAssign {
     for (size_t j = 0; j < 4; ++j) {
       const auto here = hn::And(repair, hn::Le(regret[j], least));
       v[j] = hn::IfThenElse(here, other[j], v[j]);
-      if constexpr (kIndexes) index[j] = hn::IfThenElse(hn::RebindMask(di, here), other_index[j], index[j]);
+      if constexpr (kIndexes)
+        index[j] = hn::IfThenElse(hn::RebindMask(di, here), other_index[j], index[j]);
       repair = hn::AndNot(here, repair);
     }
   }
 
-  static HWY_INLINE void Sums(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift, VQ* a, VQ* b) {
+  static HWY_INLINE void Sums(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv,
+                              VQ shift, VQ* a, VQ* b) {
     const QF d;
     VQ sa = hn::Zero(d), sb = hn::Zero(d);
     for (size_t k = 0; k < 8; ++k) {
@@ -206,7 +217,8 @@ struct ParityAssign {
     *b = sb;
   }
 
-  static HWY_INLINE VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale, VQ inv, VQ shift) {
+  static HWY_INLINE VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale,
+                            VQ inv, VQ shift) {
     const QF d;
     VQ loss = hn::Zero(d);
     for (size_t k = 0; k < 8; ++k) {
@@ -220,7 +232,8 @@ struct ParityAssign {
     return loss;
   }
 
-  static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift, int32_t* HWY_RESTRICT index) {
+  static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift,
+                    int32_t* HWY_RESTRICT index) {
     for (size_t k = 0; k < 8; ++k) {
       VQ v[4];
       VQI q[4];
@@ -229,11 +242,14 @@ struct ParityAssign {
     }
   }
 
-  static void Pack(const BlockPacker<Iq4Kss, false>&, Iq4Kss::Block* block, size_t g, const int32_t* index) {
+  static void Pack(const BlockPacker<Iq4Kss, false>&, Iq4Kss::Block* block, size_t g,
+                   const int32_t* index) {
     for (size_t k = 0; k < 8; ++k) {
       uint32_t t = 0;
-      for (size_t j = 0; j < 4; ++j) t |= static_cast<uint32_t>(index[At(k, j) * kStride]) << (4 * j);
-      for (int shift = 1; shift < 16; shift *= 2) t ^= t >> shift;  // the inverse of t ^ (t >> 1); bit 0 becomes 0
+      for (size_t j = 0; j < 4; ++j)
+        t |= static_cast<uint32_t>(index[At(k, j) * kStride]) << (4 * j);
+      for (int shift = 1; shift < 16; shift *= 2)
+        t ^= t >> shift;  // the inverse of t ^ (t >> 1); bit 0 becomes 0
       uint8_t* word = block->words + 16 * g + 2 * k;
       StoreLe16(word, static_cast<uint16_t>(LoadLe<uint16_t>(word) | (t & 0xFFFE)));
     }

@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-EncodeRowFn FindLegacyEncoderTarget(uint32_t type_id) { return FindEncoder<LegacyFormats>(type_id); }
+EncodeRowFn FindLegacyEncoderTarget(uint32_t type_id) {
+  return FindEncoder<LegacyFormats>(type_id);
+}
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace lutra

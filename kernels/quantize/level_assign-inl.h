@@ -37,11 +37,13 @@ HWY_INLINE VQ LookUp(const float* HWY_RESTRICT table, VQI i) {
   if constexpr (N <= kQLanes) {
     return hn::TableLookupLanes(hn::LoadU(d, table), hn::IndicesFromVec(d, i));
   } else if constexpr (N <= 2 * kQLanes) {
-    return hn::TwoTablesLookupLanes(d, hn::LoadU(d, table), hn::LoadU(d, table + kQLanes), hn::IndicesFromVec(d, i));
+    return hn::TwoTablesLookupLanes(d, hn::LoadU(d, table), hn::LoadU(d, table + kQLanes),
+                                    hn::IndicesFromVec(d, i));
   } else if constexpr (N <= 4 * kQLanes && kQLanes == 16) {
     const auto low = hn::IndicesFromVec(d, hn::And(i, hn::Set(QI(), 31)));
     const auto a = hn::TwoTablesLookupLanes(d, hn::LoadU(d, table), hn::LoadU(d, table + 16), low);
-    const auto b = hn::TwoTablesLookupLanes(d, hn::LoadU(d, table + 32), hn::LoadU(d, table + 48), low);
+    const auto b =
+        hn::TwoTablesLookupLanes(d, hn::LoadU(d, table + 32), hn::LoadU(d, table + 48), low);
     return hn::IfThenElse(hn::RebindMask(d, hn::Gt(i, hn::Set(QI(), 31))), b, a);
   } else {
     return hn::GatherIndex(d, table, i);
@@ -63,7 +65,8 @@ HWY_INLINE VQI NearestPosition(VQ u, VQI path) {
     }
     const auto above = hn::RebindMask(di, hn::Gt(u, boundary));
     const VQI twice = hn::Add(path, path);
-    return NearestPosition<L, kDepth + 1>(u, hn::IfThenElse(above, hn::Add(twice, hn::Set(di, 1)), twice));
+    return NearestPosition<L, kDepth + 1>(
+        u, hn::IfThenElse(above, hn::Add(twice, hn::Set(di, 1)), twice));
   }
 }
 
@@ -84,15 +87,20 @@ HWY_INLINE VQ NearestLevel(VQ u) {
     };
     const VQ v = next(L::kBoundaries[1][0], L::kValues[1], hn::Set(d, L::kValues[0]));
     return next(L::kBoundaries[1][1], L::kValues[3], next(L::kBoundaries[0][0], L::kValues[2], v));
-  } else if constexpr (kQLanes == 16 && L::kTables.n_bins != 0) {  // with one look-up for what takes a search otherwise
+  } else if constexpr (kQLanes == 16 &&
+                       L::kTables.n_bins !=
+                           0) {  // with one look-up for what takes a search otherwise
     constexpr size_t kBins = L::kTables.n_bins;
     const QF d;
-    const VQ at = hn::Add(hn::Mul(u, hn::Set(d, L::kTables.bin_scale)), hn::Set(d, L::kTables.bin_offset));
+    const VQ at =
+        hn::Add(hn::Mul(u, hn::Set(d, L::kTables.bin_scale)), hn::Set(d, L::kTables.bin_offset));
     const VQ clamped = hn::Min(hn::Max(at, hn::Zero(d)), hn::Set(d, static_cast<float>(kBins - 1)));
     // The integer is in the lowest bits of the sum.
-    const VQI bin = hn::And(hn::BitCast(QI(), hn::Add(clamped, hn::Set(d, 12582912.0f))), hn::Set(QI(), static_cast<int32_t>(kBins - 1)));
+    const VQI bin = hn::And(hn::BitCast(QI(), hn::Add(clamped, hn::Set(d, 12582912.0f))),
+                            hn::Set(QI(), static_cast<int32_t>(kBins - 1)));
     const auto above = hn::Gt(u, LookUp<kBins>(L::kTables.bin_boundary.data(), bin));
-    return hn::IfThenElse(above, LookUp<kBins>(L::kTables.bin_above.data(), bin), LookUp<kBins>(L::kTables.bin_below.data(), bin));
+    return hn::IfThenElse(above, LookUp<kBins>(L::kTables.bin_above.data(), bin),
+                          LookUp<kBins>(L::kTables.bin_below.data(), bin));
   } else {
     return LookUp<L::kSize>(L::kValues.data(), NearestPosition<L>(u, hn::Zero(QI())));
   }
@@ -138,7 +146,8 @@ struct LevelAssign {
   }
 
   // sum w x v and sum w v^2 for the levels v nearest to x * inv.
-  static HWY_INLINE void Sums(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift, VQ* a, VQ* b) {
+  static HWY_INLINE void Sums(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv,
+                              VQ shift, VQ* a, VQ* b) {
     const QF d;
     VQ sa = hn::Zero(d), sb = hn::Zero(d);
     for (size_t i = 0; i < kGroup; ++i) {
@@ -153,7 +162,8 @@ struct LevelAssign {
   }
 
   // sum w (x - scale v)^2.
-  static HWY_INLINE VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale, VQ inv, VQ shift) {
+  static HWY_INLINE VQ Loss(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ scale,
+                            VQ inv, VQ shift) {
     const QF d;
     VQ loss = hn::Zero(d);
     for (size_t i = 0; i < kGroup; ++i) {
@@ -165,14 +175,16 @@ struct LevelAssign {
   }
 
   // index[i * kStride + lane] = the stored index of weight i.
-  static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift, int32_t* HWY_RESTRICT index) {
+  static void Store(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VQ inv, VQ shift,
+                    int32_t* HWY_RESTRICT index) {
     (void)w;
     const QF d;
     const QI di;
     for (size_t i = 0; i < kGroup; ++i) {
       const VQ u = hn::Mul(hn::LoadU(d, x + i * kStride), inv);
       if constexpr (F::kTable.size() == 0) {
-        hn::StoreU(hn::Add(hn::ConvertTo(di, Level(u, shift)), hn::Set(di, F::kZero)), di, index + i * kStride);
+        hn::StoreU(hn::Add(hn::ConvertTo(di, Level(u, shift)), hn::Set(di, F::kZero)), di,
+                   index + i * kStride);
       } else {
         const VQI at = NearestPosition<L>(hn::Sub(u, shift), hn::Zero(di));
         if constexpr (L::kSorted) {

@@ -67,7 +67,9 @@ struct LevelTables {
   // Rounds as the encoders do.
   constexpr size_t BinOf(float u, size_t bins) const {
     const float at = u * bin_scale + bin_offset;
-    const float clamped = at < 0.0f ? 0.0f : at > static_cast<float>(bins - 1) ? static_cast<float>(bins - 1) : at;
+    const float clamped = at < 0.0f                           ? 0.0f
+                          : at > static_cast<float>(bins - 1) ? static_cast<float>(bins - 1)
+                                                              : at;
     return static_cast<size_t>(clamped + 12582912.0f - 12582912.0f);
   }
 
@@ -112,7 +114,7 @@ struct SortedLevels {
   static constexpr auto kBoundaries = kTables.boundaries;
 };
 template <QuantFormat F>
-  requires(F::kTable.size() == 0)
-struct SortedLevels<F> {};
+requires(F::kTable.size() == 0) struct SortedLevels<F> {
+};
 
 }  // namespace lutra

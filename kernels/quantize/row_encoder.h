@@ -16,11 +16,11 @@ inline constexpr size_t kChunk = 16;
 
 // Scratch memory of one thread; grows to the longest row it met.
 struct QuantizeScratch {
-  std::vector<float> x, w;             // the row in units of a power of two, its weights
-  AlignedArray<float> xt, wt;          // the same, in chunks
-  AlignedArray<int32_t> index;         // in chunks: what the format stores a weight (or a vector of them)
-  AlignedArray<float> lanes;           // per group: what the searches take and give
-  AlignedArray<float> supers;          // per block: float scales, losses
+  std::vector<float> x, w;      // the row in units of a power of two, its weights
+  AlignedArray<float> xt, wt;   // the same, in chunks
+  AlignedArray<int32_t> index;  // in chunks: what the format stores a weight (or a vector of them)
+  AlignedArray<float> lanes;    // per group: what the searches take and give
+  AlignedArray<float> supers;   // per block: float scales, losses
 };
 
 // Encodes a row so that sum w (x - y)^2 is small.

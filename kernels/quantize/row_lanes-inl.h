@@ -39,8 +39,12 @@ struct RowLanes {
   int unit;
 
   // Makes room in `scratch` for this, for as many indexes and for n_arrays floats a group.
-  RowLanes(const float* x, const float* w, size_t n, int row_unit, size_t n_arrays, QuantizeScratch* scratch)
-      : n_groups(n / kGroup), n_chunks((n_groups + kChunk - 1) / kChunk), n_padded(n_chunks * kChunk), unit(row_unit) {
+  RowLanes(const float* x, const float* w, size_t n, int row_unit, size_t n_arrays,
+           QuantizeScratch* scratch)
+      : n_groups(n / kGroup),
+        n_chunks((n_groups + kChunk - 1) / kChunk),
+        n_padded(n_chunks * kChunk),
+        unit(row_unit) {
     Grow(&scratch->xt, n_padded * kGroup);
     Grow(&scratch->wt, n_padded * kGroup);
     Grow(&scratch->index, n_padded * kGroup);

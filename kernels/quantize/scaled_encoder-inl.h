@@ -93,7 +93,8 @@ class ScaledEncoder {
   };
 
  public:
-  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch* scratch) {
+  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out,
+                        QuantizeScratch* scratch) {
     const Packer& packer = Packer::Get();
     const Row row(x, w, n, unit, Lanes::kArrays, scratch);
     const IntegerScales scales(packer.scales());
@@ -124,8 +125,10 @@ class ScaledEncoder {
       for (size_t g = 0; g < kBlockGroups; ++g) {
         const size_t group = block * kBlockGroups + g;
         // best_scale is d * integer, rounded: dividing gives the integer back.
-        packer.SetScale(&blocks[block], g, static_cast<int>(RoundInteger(lanes.best_scale[group] / d)));
-        if constexpr (F::kShift != 0) packer.SetShifted(&blocks[block], g, lanes.best_shift[group] != 0.0f);
+        packer.SetScale(&blocks[block], g,
+                        static_cast<int>(RoundInteger(lanes.best_scale[group] / d)));
+        if constexpr (F::kShift != 0)
+          packer.SetShifted(&blocks[block], g, lanes.best_shift[group] != 0.0f);
         Assign::Pack(packer, &blocks[block], g, index + Row::At(group));
       }
       Super::Store(header, &blocks[block], gain * d, unit);
@@ -140,7 +143,9 @@ class ScaledEncoder {
     float low, step;
     size_t n;
     explicit IntegerScales(const std::vector<int>& values)
-        : low(static_cast<float>(values[0])), step(values.size() > 1 ? static_cast<float>(values[1] - values[0]) : 1.0f), n(values.size()) {
+        : low(static_cast<float>(values[0])),
+          step(values.size() > 1 ? static_cast<float>(values[1] - values[0]) : 1.0f),
+          n(values.size()) {
       LUTRA_CHECK(values.back() - values[0] == static_cast<int>(step) * static_cast<int>(n - 1));
     }
     float high() const { return low + step * static_cast<float>(n - 1); }
@@ -148,7 +153,8 @@ class ScaledEncoder {
 
   static Lanes Carve(float* p, size_t n) {
     const auto next = [&] { return std::exchange(p, p + n); };
-    return {next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), p};
+    return {next(), next(), next(), next(), next(), next(), next(),
+            next(), next(), next(), next(), next(), next(), p};
   }
 
   // Step 1.
@@ -174,7 +180,9 @@ class ScaledEncoder {
         hn::StoreU(shift, d, fit + 2 * row.n_padded);
         fit += 3 * row.n_padded;
       };
-      const auto shift_of = [&](size_t c) HWY_ATTR { return hn::Set(d, static_cast<float>(static_cast<int>(c / kSignsTried) * F::kShift)); };
+      const auto shift_of = [&](size_t c) HWY_ATTR {
+        return hn::Set(d, static_cast<float>(static_cast<int>(c / kSignsTried) * F::kShift));
+      };
       const auto attempt = [&](VQ inv, VQ shift, size_t c) HWY_ATTR {
         VQ a, b;
         Assign::Sums(x, w, inv, shift, &a, &b);
@@ -190,10 +198,14 @@ class ScaledEncoder {
       for (size_t c = 0; c < kClasses; ++c) {
         const bool mirrored = Assign::kBothSigns && c % kSignsTried == 1;
         for (size_t k = 0; k < kRange.steps; ++k) {
-          const float position = kRange.low + (kRange.high - kRange.low) * static_cast<float>(k) / static_cast<float>(kRange.steps - 1);
-          attempt(hn::Mul(hn::Set(d, mirrored ? -kEnd * position : kEnd * position), per_unit), shift_of(c), c);
+          const float position = kRange.low + (kRange.high - kRange.low) * static_cast<float>(k) /
+                                                  static_cast<float>(kRange.steps - 1);
+          attempt(hn::Mul(hn::Set(d, mirrored ? -kEnd * position : kEnd * position), per_unit),
+                  shift_of(c), c);
         }
-        if constexpr (Assign::kBothSigns) attempt(hn::Mul(hn::Set(d, mirrored ? Assign::kOtherEnd : kEnd), per_unit), shift_of(c), c);
+        if constexpr (Assign::kBothSigns)
+          attempt(hn::Mul(hn::Set(d, mirrored ? Assign::kOtherEnd : kEnd), per_unit), shift_of(c),
+                  c);
       }
       VQ best = gains[0], best_scale = fit_scales[0], best_shift = shift_of(0);
       const auto choose = [&]() HWY_ATTR {
@@ -224,7 +236,8 @@ class ScaledEncoder {
 
   // Under lanes.super: of the n_around integer scales (and both tables) around the ideal ones, the one of least loss, a group. Ideal is the
   // scale of step 1, and as many of its mirrors, which put the extreme weight on another level.
-  static void TryAround(const Row& row, const Lanes& lanes, const IntegerScales& scales, size_t n_around, size_t n_mirrors) {
+  static void TryAround(const Row& row, const Lanes& lanes, const IntegerScales& scales,
+                        size_t n_around, size_t n_mirrors) {
     static constexpr float kMirrors[] = {1.0f, -1.0f, 4.0f / 3.0f, -4.0f / 3.0f};
     const float last_first = static_cast<float>(scales.n - n_around);
     row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
@@ -233,12 +246,18 @@ class ScaledEncoder {
       const VQ ideal = hn::Mul(hn::LoadU(d, lanes.free_scale + at), Inverse(super));
       VQ best = hn::Set(d, 3e38f), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
       for (size_t m = 0; m < n_mirrors; ++m) {
-        const VQ position = hn::Mul(hn::Sub(hn::Mul(ideal, hn::Set(d, kMirrors[m])), hn::Set(d, scales.low)), hn::Set(d, 1.0f / scales.step));
-        const VQ near = hn::Min(hn::Max(position, hn::Zero(d)), hn::Set(d, static_cast<float>(scales.n)));
-        const VQ below = RoundInteger(hn::Sub(near, hn::Set(d, 0.5f * static_cast<float>(n_around - 1))));
+        const VQ position =
+            hn::Mul(hn::Sub(hn::Mul(ideal, hn::Set(d, kMirrors[m])), hn::Set(d, scales.low)),
+                    hn::Set(d, 1.0f / scales.step));
+        const VQ near =
+            hn::Min(hn::Max(position, hn::Zero(d)), hn::Set(d, static_cast<float>(scales.n)));
+        const VQ below =
+            RoundInteger(hn::Sub(near, hn::Set(d, 0.5f * static_cast<float>(n_around - 1))));
         const VQ first = hn::Min(hn::Max(below, hn::Zero(d)), hn::Set(d, last_first));
         for (size_t j = 0; j < n_around; ++j) {
-          const VQ integer = hn::Add(hn::Mul(hn::Add(first, hn::Set(d, static_cast<float>(j))), hn::Set(d, scales.step)), hn::Set(d, scales.low));
+          const VQ integer = hn::Add(
+              hn::Mul(hn::Add(first, hn::Set(d, static_cast<float>(j))), hn::Set(d, scales.step)),
+              hn::Set(d, scales.low));
           const VQ scale = hn::Mul(super, integer);
           const VQ inv = Inverse(scale);
           for (size_t t = 0; t < kTables; ++t) {
@@ -260,13 +279,15 @@ class ScaledEncoder {
   // The same among the fits of step 1, each under the integer scale nearest to its own; and lanes.a, lanes.b.
   static void TryRemembered(const Row& row, const Lanes& lanes, const IntegerScales& scales) {
     const QF d;
-    const VQ low = hn::Set(d, scales.low), step = hn::Set(d, scales.step), inv_step = hn::Set(d, 1.0f / scales.step);
+    const VQ low = hn::Set(d, scales.low), step = hn::Set(d, scales.step),
+             inv_step = hn::Set(d, 1.0f / scales.step);
     const VQ last = hn::Set(d, static_cast<float>(scales.n - 1));
     for (size_t at = 0; at < row.n_padded; at += kQLanes) {
       const VQ super = hn::LoadU(d, lanes.super + at);
       const VQ inv_super = Inverse(super);
       VQ best = hn::Set(d, 3e38f);
-      VQ best_scale = hn::Zero(d), best_shift = hn::Zero(d), best_a = hn::Zero(d), best_b = hn::Zero(d);
+      VQ best_scale = hn::Zero(d), best_shift = hn::Zero(d), best_a = hn::Zero(d),
+         best_b = hn::Zero(d);
       const float* fit = lanes.fits + at;
       for (size_t t = 0; t < kFits; ++t, fit += 3 * row.n_padded) {
         const VQ ideal = hn::LoadU(d, fit);
@@ -274,7 +295,8 @@ class ScaledEncoder {
         const VQ near = hn::Mul(hn::Sub(hn::Mul(ideal, inv_super), low), inv_step);
         const VQ position = RoundInteger(hn::Min(hn::Max(near, hn::Zero(d)), last));
         const VQ scale = hn::Mul(super, hn::Add(hn::Mul(position, step), low));
-        const VQ loss = hn::Mul(hn::Mul(b, scale), hn::Sub(scale, hn::Add(ideal, ideal)));  // less that of zeros
+        const VQ loss = hn::Mul(hn::Mul(b, scale),
+                                hn::Sub(scale, hn::Add(ideal, ideal)));  // less that of zeros
         const auto better = hn::Lt(loss, best);
         best = hn::IfThenElse(better, loss, best);
         best_scale = hn::IfThenElse(better, scale, best_scale);
@@ -294,7 +316,8 @@ class ScaledEncoder {
     row.ForVectors([&](const float* x, const float* w, size_t at) HWY_ATTR {
       const QF d;
       VQ a, b;
-      Assign::Sums(x, w, Inverse(hn::LoadU(d, lanes.best_scale + at)), hn::LoadU(d, lanes.best_shift + at), &a, &b);
+      Assign::Sums(x, w, Inverse(hn::LoadU(d, lanes.best_scale + at)),
+                   hn::LoadU(d, lanes.best_shift + at), &a, &b);
       hn::StoreU(a, d, lanes.best_a + at);
       hn::StoreU(b, d, lanes.best_b + at);
     });
@@ -302,7 +325,8 @@ class ScaledEncoder {
 
   // Steps 2 and 3, for n_supers runs of super_groups groups: best_scale, best_shift, d in supers[0, n_supers) (0: zeros), then their
   // losses. supers has room for kSuperArrays - 2 more values each.
-  static void SearchSupers(const Row& row, const Lanes& lanes, const IntegerScales& scales, size_t super_groups, size_t n_supers, float* supers) {
+  static void SearchSupers(const Row& row, const Lanes& lanes, const IntegerScales& scales,
+                           size_t super_groups, size_t n_supers, float* supers) {
     float* best_loss = supers + n_supers;
     float* trial = supers + 2 * n_supers;
     float* extreme = supers + 3 * n_supers;         // the largest free scale, signed
@@ -333,7 +357,8 @@ class ScaledEncoder {
         if (F::kSuper != SuperKind::kBf16) break;  // only powers of two need more
       }
     } else {
-      for (const float e : {0.85f, 0.92f, 0.96f, 1.0f, 1.04f, 1.1f, 1.2f}) ends[n_ends++] = e * (low < -high ? low : high);
+      for (const float e : {0.85f, 0.92f, 0.96f, 1.0f, 1.04f, 1.1f, 1.2f})
+        ends[n_ends++] = e * (low < -high ? low : high);
       if (low < -high) ends[n_ends++] = high;
     }
     const size_t n_scale_ends = n_ends;
@@ -357,7 +382,8 @@ class ScaledEncoder {
       for (size_t s = 0; s < n_supers; ++s) {
         double d = 0.0;
         if (!refit) {
-          d = static_cast<double>(k < n_scale_ends ? extreme[s] : extreme_weight[s]) / static_cast<double>(ends[k]);
+          d = static_cast<double>(k < n_scale_ends ? extreme[s] : extreme_weight[s]) /
+              static_cast<double>(ends[k]);
         } else if (supers[s] != 0.0f) {
           d = Refit(lanes, supers[s], s * super_groups, super_groups);
         }
@@ -365,13 +391,15 @@ class ScaledEncoder {
         any = any || trial[s] != 0.0f;
       }
       if (!any) continue;
-      for (size_t s = 0; s < n_supers; ++s) std::fill_n(lanes.super + s * super_groups, super_groups, trial[s]);
+      for (size_t s = 0; s < n_supers; ++s)
+        std::fill_n(lanes.super + s * super_groups, super_groups, trial[s]);
       if (remembered) {
         TryRemembered(row, lanes, scales);
       } else {
         const size_t n_around = kSlow ? 2 : refit && scales.n > 100 ? 7 : 3;
         const bool mirror = both_signs && refit && scales.n <= 100;
-        TryAround(row, lanes, scales, std::min(n_around, scales.n), mirror ? (kFewLevels ? 4 : 2) : 1);
+        TryAround(row, lanes, scales, std::min(n_around, scales.n),
+                  mirror ? (kFewLevels ? 4 : 2) : 1);
       }
       for (size_t s = 0; s < n_supers; ++s) {
         if (trial[s] == 0.0f) continue;

@@ -28,7 +28,9 @@ inline uint16_t NearestF16(float x) {
 }
 
 // 2^e, e within [-1022, 1023].
-inline double PowerOf2(int e) { return std::bit_cast<double>(static_cast<uint64_t>(e + 1023) << 52); }
+inline double PowerOf2(int e) {
+  return std::bit_cast<double>(static_cast<uint64_t>(e + 1023) << 52);
+}
 
 // What a row's super-scales are multiplied by after all is chosen. Values y of least loss are too small as a whole: y.x = y.y, which is
 // less than x.x by the loss, and so is what a matrix gives, layer after layer. With this y.x = x.x. The loss grows by its square, but a
@@ -36,7 +38,8 @@ inline double PowerOf2(int e) { return std::bit_cast<double>(static_cast<uint64_
 inline float LostGain(double loss, double zero_loss) {
   constexpr double kMost = 1.15, kLeastLoss = 0.03;  // below that little is won
   if (!(loss > kLeastLoss * zero_loss)) return 1.0f;
-  return static_cast<float>(std::min(zero_loss / std::max(zero_loss - loss, 1e-3 * zero_loss), kMost));
+  return static_cast<float>(
+      std::min(zero_loss / std::max(zero_loss - loss, 1e-3 * zero_loss), kMost));
 }
 
 inline void StoreLe16(uint8_t* p, uint16_t v) { std::memcpy(p, &v, 2); }

@@ -106,7 +106,8 @@ Fit BestFit(const float* x, const float* w, size_t n) {
 }
 
 template <QuantFormat F>
-void EncodeTernaryRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch*) {
+void EncodeTernaryRow(const float* x, const float* w, size_t n, int unit, uint8_t* out,
+                      QuantizeScratch*) {
   using Super = SuperScale<F>;
   constexpr size_t kWeights = F::kInfo.block_weights;
   constexpr bool kRowSuper = F::kInfo.row_header_bytes != 0;

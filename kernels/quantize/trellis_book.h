@@ -35,7 +35,8 @@ struct TrellisFormat;
 
 template <>
 struct TrellisFormat<Iq1Kt> {
-  static constexpr size_t kDims = 8, kPoints = 8192, kSets = 1, kTiles = 2, kVisits = 32, kSurely = 12;
+  static constexpr size_t kDims = 8, kPoints = 8192, kSets = 1, kTiles = 2, kVisits = 32,
+                          kSurely = 12;
   static constexpr bool kMagnitudes = false;
   static constexpr float kReaches[] = {74, 93, 116};
   static void Pack(Iq1Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t, size_t) {
@@ -48,7 +49,8 @@ struct TrellisFormat<Iq1Kt> {
 
 template <>
 struct TrellisFormat<Iq2Kt> {
-  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 32, kSurely = 12;
+  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 32,
+                          kSurely = 12;
   static constexpr bool kMagnitudes = false;
   static constexpr float kReaches[] = {74, 93, 116};
   static void Pack(Iq2Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t, size_t) {
@@ -58,7 +60,8 @@ struct TrellisFormat<Iq2Kt> {
 
 template <>
 struct TrellisFormat<Iq3Kt> {
-  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 32, kSurely = 16;
+  static constexpr size_t kDims = 8, kPoints = 65536, kSets = 1, kTiles = 4, kVisits = 32,
+                          kSurely = 16;
   static constexpr bool kMagnitudes = true;
   static constexpr float kReaches[] = {66, 78, 92, 108, 126};
   static void Pack(Iq3Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t signs, size_t) {
@@ -72,7 +75,8 @@ struct TrellisFormat<Iq3Kt> {
 
 template <>
 struct TrellisFormat<Iq4Kt> {
-  static constexpr size_t kDims = 4, kPoints = 32768, kSets = 2, kTiles = 4, kVisits = 32, kSurely = 12;
+  static constexpr size_t kDims = 4, kPoints = 32768, kSets = 2, kTiles = 4, kVisits = 32,
+                          kSurely = 12;
   static constexpr bool kMagnitudes = false;
   static constexpr float kReaches[] = {66, 78, 92, 108, 126};
   static void Pack(Iq4Kt::Block* b, size_t g, size_t k, uint32_t code, uint32_t, size_t set) {
@@ -80,7 +84,8 @@ struct TrellisFormat<Iq4Kt> {
     b->ql[i] = static_cast<uint8_t>(code);
     b->qh[i % 32] = static_cast<uint8_t>(b->qh[i % 32] | (code >> 8 & 15) << (4 * (i / 32)));
     uint8_t* word = b->words + 4 * g;
-    const uint32_t bits = LoadLe<uint32_t>(word) | (code >> 12) << (8 + 3 * k) | static_cast<uint32_t>(set);
+    const uint32_t bits =
+        LoadLe<uint32_t>(word) | (code >> 12) << (8 + 3 * k) | static_cast<uint32_t>(set);
     std::memcpy(word, &bits, 4);
   }
 };
@@ -104,10 +109,14 @@ class TrellisBook {
     return books[set];
   }
 
-  const int16_t* points() const { return points_.data(); }          // [kClusters, kTiles] tiles
-  const int16_t* centres() const { return centres_.data(); }        // [kClusters / 16] tiles
-  const int16_t* extents() const { return extents_.data(); }        // of each centre's cluster, in the same places
-  const uint16_t* codes() const { return codes_.data(); }          // of each point: the index that is stored
+  const int16_t* points() const { return points_.data(); }    // [kClusters, kTiles] tiles
+  const int16_t* centres() const { return centres_.data(); }  // [kClusters / 16] tiles
+  const int16_t* extents() const {
+    return extents_.data();
+  }  // of each centre's cluster, in the same places
+  const uint16_t* codes() const {
+    return codes_.data();
+  }  // of each point: the index that is stored
   const uint16_t* cluster_of() const { return cluster_of_.data(); }  // of each centre
 
   // Weight k of the point with this code.
@@ -121,7 +130,9 @@ class TrellisBook {
 
   static void Put(AlignedArray<int16_t>* tiles, size_t i, const Point& point) {
     int16_t* tile = tiles->data() + i / kTilePoints * kTileSize;
-    for (size_t k = 0; k < kDims; ++k) tile[(k / 2 * kTilePoints + i % kTilePoints) * 2 + k % 2] = static_cast<int16_t>(kTrellisUnit * point[k]);
+    for (size_t k = 0; k < kDims; ++k)
+      tile[(k / 2 * kTilePoints + i % kTilePoints) * 2 + k % 2] =
+          static_cast<int16_t>(kTrellisUnit * point[k]);
   }
 
   void Build(size_t set) {
@@ -150,7 +161,8 @@ class TrellisBook {
       for (size_t k = 0; k < kDims; ++k) {
         centre[k] = static_cast<int8_t>((sum[k] + 128 * kN + kN / 2) / kN - 128);
         int apart = 0;
-        for (size_t i = 0; i < kClusterPoints; ++i) apart += std::abs(points[codes[static_cast<ptrdiff_t>(i)]][k] - centre[k]);
+        for (size_t i = 0; i < kClusterPoints; ++i)
+          apart += std::abs(points[codes[static_cast<ptrdiff_t>(i)]][k] - centre[k]);
         extent[k] = static_cast<int8_t>(5 * apart / (4 * kN));  // nearly the standard deviation
       }
       // Neighbours into different lanes: a search keeps the best two of each.
@@ -181,9 +193,12 @@ class TrellisBook {
       }
     }
     const size_t half = codes.size() / 2;
-    std::nth_element(codes.begin(), codes.begin() + static_cast<ptrdiff_t>(half), codes.end(), [&](uint16_t a, uint16_t b) {
-      return points[a][widest] != points[b][widest] ? points[a][widest] < points[b][widest] : a < b;
-    });
+    std::nth_element(codes.begin(), codes.begin() + static_cast<ptrdiff_t>(half), codes.end(),
+                     [&](uint16_t a, uint16_t b) {
+                       return points[a][widest] != points[b][widest]
+                                  ? points[a][widest] < points[b][widest]
+                                  : a < b;
+                     });
     Split(points, codes.first(half));
     Split(points, codes.subspan(half));
   }

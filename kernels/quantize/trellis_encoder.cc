@@ -43,7 +43,8 @@ class TrellisSearch {
 
  public:
   static constexpr float kUnit = kTrellisUnit;
-  static constexpr float kFurthest = 250.0f;  // |u|: squares of differences then fit 32 bits, eight together
+  static constexpr float kFurthest =
+      250.0f;  // |u|: squares of differences then fit 32 bits, eight together
   static constexpr float kWeightTop = 32767.0f;
 
   // Clusters in the order in which they promise a near point.
@@ -53,7 +54,8 @@ class TrellisSearch {
   };
 
   // Of u (in units of 1 / kUnit).
-  static void Choose(const Book& book, const int16_t* HWY_RESTRICT w, const int16_t* HWY_RESTRICT u, Clusters* chosen) {
+  static void Choose(const Book& book, const int16_t* HWY_RESTRICT w, const int16_t* HWY_RESTRICT u,
+                     Clusters* chosen) {
     const D16 d16;
     const hn::RebindToUnsigned<D16> du16;
     const D32 d;
@@ -75,7 +77,8 @@ class TrellisSearch {
           // The nearest point is nearer than the centre, by about the cluster's extent.
           const V16 r = hn::Abs(hn::Sub(hn::Load(d16, centre + k * 2 * kTilePoints), uv[k]));
           const V16 e = hn::Load(d16, extent + k * 2 * kTilePoints);
-          const V16 near = hn::BitCast(d16, hn::SaturatedSub(hn::BitCast(du16, r), hn::BitCast(du16, e)));
+          const V16 near =
+              hn::BitCast(d16, hn::SaturatedSub(hn::BitCast(du16, r), hn::BitCast(du16, e)));
           x = hn::Add(x, hn::WidenMulPairwiseAdd(d, hn::MulFixedPoint15(near, wv[k]), near));
         }
         const auto best = hn::Lt(x, first);
@@ -89,7 +92,8 @@ class TrellisSearch {
       const V32 lane = hn::Iota(d, static_cast<int32_t>(p));
       const V32 lanes = hn::Set(d, 2 * kTilePoints - 1);
       hn::Store(hn::Or(hn::AndNot(lanes, first), lane), d, keys + p);
-      hn::Store(hn::Or(hn::AndNot(lanes, second), hn::Add(lane, hn::Set(d, kTilePoints))), d, keys + kTilePoints + p);
+      hn::Store(hn::Or(hn::AndNot(lanes, second), hn::Add(lane, hn::Set(d, kTilePoints))), d,
+                keys + kTilePoints + p);
       hn::Store(first_at, d, tiles + p);
       hn::Store(second_at, d, tiles + kTilePoints + p);
     }
@@ -103,14 +107,16 @@ class TrellisSearch {
       hn::Store(rank, d, ranks + p);
     }
     for (size_t j = 0; j < 2 * kTilePoints; ++j) {
-      chosen->clusters[ranks[j]] = book.cluster_of()[static_cast<size_t>(tiles[j]) * kTilePoints + j % kTilePoints];
+      chosen->clusters[ranks[j]] =
+          book.cluster_of()[static_cast<size_t>(tiles[j]) * kTilePoints + j % kTilePoints];
       chosen->costs[ranks[j]] = keys[j];
     }
   }
 
   // The place in book.codes() of the point nearest to u: of those in the first kSurely clusters, and in as many more as promise a
   // nearer one than was found there.
-  static size_t Nearest(const Book& book, const int16_t* HWY_RESTRICT w, const int16_t* HWY_RESTRICT u, const Clusters& chosen) {
+  static size_t Nearest(const Book& book, const int16_t* HWY_RESTRICT w,
+                        const int16_t* HWY_RESTRICT u, const Clusters& chosen) {
     V16 wv[kDims / 2], uv[kDims / 2];
     Broadcast(w, wv);
     Broadcast(u, uv);
@@ -151,7 +157,8 @@ class TrellisSearch {
     if (n > kSurely) look(kSurely, n);
     int64_t least = std::numeric_limits<int64_t>::max();
     for (size_t l = 0; l < kTilePoints; ++l) {
-      least = std::min(least, int64_t{costs[l]} * static_cast<int64_t>(kTilePoints) + static_cast<int64_t>(l));
+      least = std::min(
+          least, int64_t{costs[l]} * static_cast<int64_t>(kTilePoints) + static_cast<int64_t>(l));
     }
     const size_t lane = static_cast<size_t>(least) % kTilePoints;
     return static_cast<size_t>(found[lane]) * kTilePoints + lane;
@@ -184,8 +191,9 @@ class TrellisEncoder {
   static constexpr size_t kVariants = Shape::kSets * kSigns;
   static constexpr size_t kTrials = kVariants * kSteps;
   static constexpr size_t kChoices = 2;  // levels a group searches points for
-  static constexpr float kSpread = 0.49f;  // of a reach: what the root mean square is scaled to at most
-  static constexpr size_t kShared = 3;     // neighbouring scales that look into the same clusters
+  static constexpr float kSpread =
+      0.49f;  // of a reach: what the root mean square is scaled to at most
+  static constexpr size_t kShared = 3;  // neighbouring scales that look into the same clusters
 
   // A group's weights, as a search wants them.
   struct Group {
@@ -206,12 +214,13 @@ class TrellisEncoder {
     const float *x, *w;
     size_t n_groups, n_padded;
     const std::vector<int>* levels;
-    float *a, *b;   // [kTrials, n_padded]
-    Fit* best;      // [n_groups]
+    float *a, *b;  // [kTrials, n_padded]
+    Fit* best;     // [n_groups]
   };
 
  public:
-  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out, QuantizeScratch* scratch) {
+  static void EncodeRow(const float* x, const float* w, size_t n, int unit, uint8_t* out,
+                        QuantizeScratch* scratch) {
     const Packer& packer = Packer::Get();
     Row row{};
     row.x = x;
@@ -244,7 +253,8 @@ class TrellisEncoder {
       packer.SetScale(block, g, fit.level);
       for (size_t k = 0; k < kPoints; ++k) {
         uint32_t signs = 0;
-        for (size_t j = 0; j < Shape::kDims; ++j) signs |= static_cast<uint32_t>(std::signbit(x[i * kGroup + k * Shape::kDims + j])) << j;
+        for (size_t j = 0; j < Shape::kDims; ++j)
+          signs |= static_cast<uint32_t>(std::signbit(x[i * kGroup + k * Shape::kDims + j])) << j;
         Shape::Pack(block, g, k, fit.codes[k], signs, fit.set);
       }
     }
@@ -280,14 +290,17 @@ class TrellisEncoder {
   }
 
   // Clusters for each of the group's points.
-  static void ChooseClusters(const Group& group, float inv, size_t set, typename Search::Clusters* chosen) {
+  static void ChooseClusters(const Group& group, float inv, size_t set,
+                             typename Search::Clusters* chosen) {
     int16_t u[kGroup];
     Scaled(group, inv, u);
-    for (size_t k = 0; k < kGroup; k += Shape::kDims) Search::Choose(Book::Get(set), group.weights + k, u + k, &chosen[k / Shape::kDims]);
+    for (size_t k = 0; k < kGroup; k += Shape::kDims)
+      Search::Choose(Book::Get(set), group.weights + k, u + k, &chosen[k / Shape::kDims]);
   }
 
   // Points of these clusters for the weights as they are under a scale of 1 / inv.
-  static void FindPoints(const Group& group, float inv, size_t set, const typename Search::Clusters* chosen, Fit* fit) {
+  static void FindPoints(const Group& group, float inv, size_t set,
+                         const typename Search::Clusters* chosen, Fit* fit) {
     int16_t u[kGroup];
     Scaled(group, inv, u);
     const Book& book = Book::Get(set);
@@ -295,7 +308,8 @@ class TrellisEncoder {
     float a = 0.0f, b = 0.0f;
     for (size_t p = 0; p < kPoints; ++p) {
       const size_t first = p * Shape::kDims;
-      const uint16_t code = book.codes()[Search::Nearest(book, group.weights + first, u + first, chosen[p])];
+      const uint16_t code =
+          book.codes()[Search::Nearest(book, group.weights + first, u + first, chosen[p])];
       fit->codes[p] = code;
       for (size_t k = 0; k < Shape::kDims; ++k) {
         const float v = static_cast<float>(Book::Value(set, code, k));
@@ -330,7 +344,8 @@ class TrellisEncoder {
         typename Search::Clusters chosen[kPoints];
         for (size_t step = 0; step < kSteps; ++step) {
           if (step % kShared == 0) {
-            ChooseClusters(group, unit * Shape::kReaches[std::min(step + kShared / 2, kSteps - 1)], SetOf(variant), chosen);
+            ChooseClusters(group, unit * Shape::kReaches[std::min(step + kShared / 2, kSteps - 1)],
+                           SetOf(variant), chosen);
           }
           Fit fit;
           FindPoints(group, unit * Shape::kReaches[step], SetOf(variant), chosen, &fit);
@@ -352,7 +367,8 @@ class TrellisEncoder {
     VQ level = hn::Set(d, low);
     for (size_t k = 1; k < levels.size(); ++k) {
       const float below = static_cast<float>(levels[k - 1]), above = static_cast<float>(levels[k]);
-      level = hn::IfThenElse(hn::Gt(v, hn::Set(d, 0.5f * (below + above))), hn::Set(d, above), level);
+      level =
+          hn::IfThenElse(hn::Gt(v, hn::Set(d, 0.5f * (below + above))), hn::Set(d, above), level);
     }
     return level;
   }
@@ -370,7 +386,8 @@ class TrellisEncoder {
           const VQ a = hn::LoadU(d, row.a + t * row.n_padded + i);
           const VQ b = hn::LoadU(d, row.b + t * row.n_padded + i);
           const VQ ideal = hn::Div(a, hn::Max(b, hn::Set(d, 1e-30f)));
-          const VQ s = hn::Mul(hn::Set(d, super), NearestLevel(*row.levels, hn::Mul(ideal, inv_super)));
+          const VQ s =
+              hn::Mul(hn::Set(d, super), NearestLevel(*row.levels, hn::Mul(ideal, inv_super)));
           best = hn::Min(best, hn::Mul(s, hn::Sub(hn::Mul(s, b), hn::Add(a, a))));
         }
         sum = hn::Add(sum, best);
@@ -439,7 +456,9 @@ class TrellisEncoder {
       for (size_t t = 0; t < kTrials; ++t) {
         const float a = row.a[t * row.n_padded + i], b = row.b[t * row.n_padded + i];
         const float ideal = b > 0.0f ? a / b / super : 0.0f;
-        const auto above = std::lower_bound(levels.begin(), levels.end(), ideal, [](int l, float v) { return static_cast<float>(l) < v; });
+        const auto above =
+            std::lower_bound(levels.begin(), levels.end(), ideal,
+                             [](int l, float v) { return static_cast<float>(l) < v; });
         for (int side = 0; side < 2; ++side) {
           if (side == 0 ? above == levels.end() : above == levels.begin()) continue;
           const int level = side == 0 ? *above : *(above - 1);

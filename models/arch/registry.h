@@ -5,6 +5,7 @@
 
 namespace lutra {
 
-extern const ArchSpec kArchLlama, kArchSmolLm3, kArchQwen2, kArchQwen2Moe, kArchQwen3, kArchQwen3Moe;
+extern const ArchSpec kArchLlama, kArchSmolLm3, kArchQwen2, kArchQwen2Moe, kArchQwen3,
+    kArchQwen3Moe;
 
 }  // namespace lutra

@@ -24,13 +24,16 @@ namespace lutra::server {
 namespace {
 
 constexpr size_t kReadBytes = 64 << 10;
-constexpr double kLingerSeconds = 2;  // after a refusal: what the client still sends is read and dropped, so that it sees the answer
+constexpr double kLingerSeconds =
+    2;  // after a refusal: what the client still sends is read and dropped, so that it sees the answer
 constexpr double kIdleWorkerSeconds = 30;
 
 thread_local std::unique_ptr<Exchange> current_exchange;  // lives until the answer is written
 thread_local Connection* current_connection = nullptr;
 
-double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 std::string Address(const sockaddr_storage& a, int* port) {
   char text[INET6_ADDRSTRLEN] = "";
@@ -48,17 +51,28 @@ std::string Address(const sockaddr_storage& a, int* port) {
 
 const char* ReasonPhrase(int status) {
   switch (status) {
-    case 400: return "Bad Request";
-    case 408: return "Request Timeout";
-    case 413: return "Payload Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 431: return "Request Header Fields Too Large";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Error";
+    case 400:
+      return "Bad Request";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Payload Too Large";
+    case 414:
+      return "URI Too Long";
+    case 415:
+      return "Unsupported Media Type";
+    case 417:
+      return "Expectation Failed";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "Error";
   }
 }
 
@@ -68,11 +82,13 @@ class Parser final : public httplib::Server {
   explicit Parser(const HttpServer::Handler& handler) {
     set_keep_alive_max_count(100000);
     set_keep_alive_timeout(60);
-    set_pre_routing_handler([&handler](const httplib::Request& request, httplib::Response& response) {
-      current_exchange = std::make_unique<Exchange>(request, response, std::move(current_connection->body), current_connection);
-      handler(*current_exchange);
-      return HandlerResponse::Handled;
-    });
+    set_pre_routing_handler(
+        [&handler](const httplib::Request& request, httplib::Response& response) {
+          current_exchange = std::make_unique<Exchange>(
+              request, response, std::move(current_connection->body), current_connection);
+          handler(*current_exchange);
+          return HandlerResponse::Handled;
+        });
   }
   void SetSocket(int fd) { svr_sock_ = fd; }  // chunked answers end early without one
   // True if the connection may serve another request.
@@ -102,7 +118,8 @@ void Exchange::OnClientGone(std::function<void()> hook) {
 }
 
 struct HttpServer::Impl {
-  Impl(const HttpLimits& l, Handler h, ErrorBody e) : limits(l), handler(std::move(h)), error_body(std::move(e)), parser(handler) {}
+  Impl(const HttpLimits& l, Handler h, ErrorBody e)
+      : limits(l), handler(std::move(h)), error_body(std::move(e)), parser(handler) {}
   ~Impl() {
     if (listener >= 0) ::close(listener);
     if (epoll >= 0) ::close(epoll);
@@ -123,8 +140,8 @@ struct HttpServer::Impl {
 
   std::mutex mutex;
   std::condition_variable work, ended;
-  std::deque<std::shared_ptr<Connection>> queue;     // complete requests
-  std::vector<std::shared_ptr<Connection>> returned; // answered ones
+  std::deque<std::shared_ptr<Connection>> queue;      // complete requests
+  std::vector<std::shared_ptr<Connection>> returned;  // answered ones
   size_t n_threads = 0, n_idle = 0, n_posts = 0;
   bool stopping = false, closing = false;
 
@@ -156,7 +173,8 @@ struct HttpServer::Impl {
     for (int i = 0; i < 64; ++i) {
       sockaddr_storage address{};
       socklen_t size = sizeof(address);
-      const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&address), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&address), &size,
+                               SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE) CloseLongestIdle();
         return;
@@ -166,9 +184,11 @@ struct HttpServer::Impl {
       auto c = std::make_shared<Connection>(fd);
       c->remote_ip = Address(address, &c->remote_port);
       size = sizeof(address);
-      if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) c->local_ip = Address(address, &c->local_port);
+      if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0)
+        c->local_ip = Address(address, &c->local_port);
       c->since = c->last_data = Clock::now();
-      if (connections.size() >= limits.connections && !CloseLongestIdle()) continue;  // closes the new one
+      if (connections.size() >= limits.connections && !CloseLongestIdle())
+        continue;  // closes the new one
       ++stats.connections;
       connections[fd] = c;
       stats.open = connections.size();
@@ -229,17 +249,21 @@ struct HttpServer::Impl {
     if (c->state == Connection::State::kHead) {
       while (c->scanned == 0 && c->input.starts_with("\r\n")) c->input.erase(0, 2);
       const size_t end = c->input.find("\r\n\r\n", c->scanned);
-      if (end == std::string::npos ? c->input.size() > limits.head_bytes : end + 4 > limits.head_bytes) {
+      if (end == std::string::npos ? c->input.size() > limits.head_bytes
+                                   : end + 4 > limits.head_bytes) {
         const bool uri = c->input.find('\n') > limits.uri_bytes;
-        Refuse(*c, uri ? 414 : 431, uri ? "the request's address is too long" : "the request's head has more than " +
-                                                                                  std::to_string(limits.head_bytes) + " bytes");
+        Refuse(*c, uri ? 414 : 431,
+               uri ? "the request's address is too long"
+                   : "the request's head has more than " + std::to_string(limits.head_bytes) +
+                         " bytes");
         return;
       }
       if (end == std::string::npos) {
         c->scanned = c->input.size() < 3 ? 0 : c->input.size() - 3;
         return;
       }
-      c->head = ScanHead(std::string_view(c->input).substr(0, end + 4), limits.headers, limits.body_bytes, limits.uri_bytes);
+      c->head = ScanHead(std::string_view(c->input).substr(0, end + 4), limits.headers,
+                         limits.body_bytes, limits.uri_bytes);
       c->input.erase(0, end + 4);
       c->scanned = 0;
       if (c->head.error != 0) {
@@ -263,7 +287,8 @@ struct HttpServer::Impl {
         taken = c->chunks->Feed(c->input, &c->body);
         done = c->chunks->done();
       } else {
-        taken = static_cast<size_t>(std::min<uint64_t>(c->input.size(), c->head.content_length - c->body.size()));
+        taken = static_cast<size_t>(
+            std::min<uint64_t>(c->input.size(), c->head.content_length - c->body.size()));
         c->body.append(c->input, 0, taken);
         done = c->body.size() == c->head.content_length;
       }
@@ -271,8 +296,9 @@ struct HttpServer::Impl {
       buffered += c->body.size() - before;
       if (c->chunks != nullptr && c->chunks->error() != 0) {
         Refuse(*c, c->chunks->error(),
-               c->chunks->error() == 413 ? "the body has more than " + std::to_string(limits.body_bytes) + " bytes"
-                                         : "the body's chunks are malformed");
+               c->chunks->error() == 413
+                   ? "the body has more than " + std::to_string(limits.body_bytes) + " bytes"
+                   : "the body's chunks are malformed");
       } else if (!done && buffered > limits.buffered_bytes) {
         Refuse(*c, 503, "too many large requests are being received; try again");
       } else if (done) {
@@ -287,7 +313,8 @@ struct HttpServer::Impl {
       const std::lock_guard lock(mutex);
       const bool post = c->head.method == "POST";
       const size_t busy = n_threads - n_idle + queue.size();
-      if (!stopping && busy < limits.workers && (!post || n_posts + limits.spare_workers < limits.workers)) {
+      if (!stopping && busy < limits.workers &&
+          (!post || n_posts + limits.spare_workers < limits.workers)) {
         n_posts += post;
         queue.push_back(c);
         if (n_idle < queue.size() && n_threads < limits.workers) {
@@ -338,12 +365,14 @@ struct HttpServer::Impl {
           if (total > limits.head_seconds) late.emplace_back(c, c->input.empty() ? 0 : 408);
           break;
         case Connection::State::kBody:
-          if (total > limits.body_seconds || Since(c->last_data) > limits.body_gap_seconds) late.emplace_back(c, 408);
+          if (total > limits.body_seconds || Since(c->last_data) > limits.body_gap_seconds)
+            late.emplace_back(c, 408);
           break;
         case Connection::State::kLingering:
           if (total > kLingerSeconds) late.emplace_back(c, 0);
           break;
-        case Connection::State::kHandling: break;
+        case Connection::State::kHandling:
+          break;
       }
     }
     for (const auto& [c, status] : late) {
@@ -427,7 +456,8 @@ struct HttpServer::Impl {
     for (;;) {
       ++n_idle;
       const auto ready = [&] { return !queue.empty() || closing; };
-      const bool got = work.wait_for(lock, std::chrono::duration<double>(kIdleWorkerSeconds), ready);
+      const bool got =
+          work.wait_for(lock, std::chrono::duration<double>(kIdleWorkerSeconds), ready);
       --n_idle;
       if (!got || queue.empty()) break;
       const std::shared_ptr<Connection> c = std::move(queue.front());
@@ -474,10 +504,13 @@ int HttpServer::Start(const std::string& host, int port) {
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (failed != 0) Fail(ErrorCode::kIo, "cannot listen on '%s': %s", Printable(host, 100).c_str(), ::gai_strerror(failed));
+  if (failed != 0)
+    Fail(ErrorCode::kIo, "cannot listen on '%s': %s", Printable(host, 100).c_str(),
+         ::gai_strerror(failed));
   int error = 0;
   for (const addrinfo* a = found; a != nullptr && s.listener < 0; a = a->ai_next) {
-    const int fd = ::socket(a->ai_family, a->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
+    const int fd =
+        ::socket(a->ai_family, a->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
     if (fd < 0) {
       error = errno;
       continue;
@@ -493,15 +526,18 @@ int HttpServer::Start(const std::string& host, int port) {
   }
   ::freeaddrinfo(found);
   if (s.listener < 0) {
-    Fail(ErrorCode::kIo, "cannot listen on %s port %d: %s", Printable(host, 100).c_str(), port, std::strerror(error));
+    Fail(ErrorCode::kIo, "cannot listen on %s port %d: %s", Printable(host, 100).c_str(), port,
+         std::strerror(error));
   }
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
   int bound = port;
-  if (::getsockname(s.listener, reinterpret_cast<sockaddr*>(&address), &size) == 0) Address(address, &bound);
+  if (::getsockname(s.listener, reinterpret_cast<sockaddr*>(&address), &size) == 0)
+    Address(address, &bound);
   s.epoll = ::epoll_create1(EPOLL_CLOEXEC);
   s.wakeup = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (s.epoll < 0 || s.wakeup < 0) Fail(ErrorCode::kIo, "cannot watch sockets: %s", std::strerror(errno));
+  if (s.epoll < 0 || s.wakeup < 0)
+    Fail(ErrorCode::kIo, "cannot watch sockets: %s", std::strerror(errno));
   for (const int fd : {s.listener, s.wakeup}) {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -521,7 +557,8 @@ void HttpServer::Stop(double seconds) {
     s.stopping = true;
     s.Wake();
     const auto quiet = [&] { return s.queue.empty() && s.n_idle == s.n_threads; };
-    const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                                     std::chrono::duration<double>(seconds));
     while (!quiet() && Clock::now() < end) s.ended.wait_for(lock, std::chrono::milliseconds(20));
     s.closing = true;
   }

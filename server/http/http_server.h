@@ -35,7 +35,8 @@ class Exchange {
 };
 
 struct HttpStats {
-  std::atomic<uint64_t> connections{0}, open{0}, requests{0}, refused{0}, timeouts{0}, busy_workers{0};
+  std::atomic<uint64_t> connections{0}, open{0}, requests{0}, refused{0}, timeouts{0},
+      busy_workers{0};
 };
 
 class HttpServer {

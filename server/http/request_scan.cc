@@ -32,9 +32,11 @@ RequestHead Refuse(RequestHead head, int status, std::string reason) {
   return head;
 }
 
-constexpr std::string_view kMethods[] = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"};
+constexpr std::string_view kMethods[] = {"GET", "HEAD",  "POST",  "OPTIONS",
+                                         "PUT", "PATCH", "DELETE"};
 // Headers that the parser behind does not see: we frame bodies ourselves and serve neither ranges nor compressed answers.
-constexpr std::string_view kDropped[] = {"content-length", "transfer-encoding", "range", "accept-encoding", "expect", "te", "trailer"};
+constexpr std::string_view kDropped[] = {
+    "content-length", "transfer-encoding", "range", "accept-encoding", "expect", "te", "trailer"};
 
 }  // namespace
 
@@ -52,7 +54,8 @@ RequestHead ScanHead(std::string_view head, size_t max_headers, uint64_t max_bod
   const std::string_view line = head.substr(0, line_end);
   const size_t a = line.find(' ');
   const size_t b = line.rfind(' ');
-  if (a == std::string_view::npos || a == b) return Refuse(out, 400, "the request line is not METHOD TARGET VERSION");
+  if (a == std::string_view::npos || a == b)
+    return Refuse(out, 400, "the request line is not METHOD TARGET VERSION");
   out.method = line.substr(0, a);
   const std::string_view target = line.substr(a + 1, b - a - 1);
   const std::string_view version = line.substr(b + 1);
@@ -60,12 +63,16 @@ RequestHead ScanHead(std::string_view head, size_t max_headers, uint64_t max_bod
       target.find(' ') != std::string_view::npos) {
     return Refuse(out, 400, "the request line is not METHOD TARGET VERSION");
   }
-  if (version != "HTTP/1.1" && version != "HTTP/1.0") return Refuse(out, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+  if (version != "HTTP/1.1" && version != "HTTP/1.0")
+    return Refuse(out, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
   if (std::find(std::begin(kMethods), std::end(kMethods), out.method) == std::end(kMethods)) {
     return Refuse(out, 501, "the method '" + Printable(out.method, 20) + "' is not implemented");
   }
-  if (target.size() > max_uri) return Refuse(out, 414, "the request's address is longer than " + std::to_string(max_uri) + " bytes");
-  if (target[0] != '/' && target != "*") return Refuse(out, 400, "the request's address does not begin with /");
+  if (target.size() > max_uri)
+    return Refuse(out, 414,
+                  "the request's address is longer than " + std::to_string(max_uri) + " bytes");
+  if (target[0] != '/' && target != "*")
+    return Refuse(out, 400, "the request's address does not begin with /");
   out.path = target.substr(0, target.find('?'));
   out.text = std::string(line) + "\r\n";
 
@@ -75,10 +82,12 @@ RequestHead ScanHead(std::string_view head, size_t max_headers, uint64_t max_bod
     const std::string_view header = head.substr(at, end - at);
     at = end + 2;
     if (header.empty()) break;
-    if (++n_headers > max_headers) return Refuse(out, 431, "more than " + std::to_string(max_headers) + " header lines");
+    if (++n_headers > max_headers)
+      return Refuse(out, 431, "more than " + std::to_string(max_headers) + " header lines");
     const size_t colon = header.find(':');
     const std::string_view name = header.substr(0, colon);
-    if (colon == std::string_view::npos || name.empty() || !std::all_of(name.begin(), name.end(), IsTokenChar)) {
+    if (colon == std::string_view::npos || name.empty() ||
+        !std::all_of(name.begin(), name.end(), IsTokenChar)) {
       return Refuse(out, 400, "a header line is not NAME: VALUE");
     }
     const std::string key = Lower(name);
@@ -93,25 +102,31 @@ RequestHead ScanHead(std::string_view head, size_t max_headers, uint64_t max_bod
     }
     if (key == "transfer-encoding") {
       ++n_encoding;
-      if (Lower(value) != "chunked") return Refuse(out, 501, "the only Transfer-Encoding taken is chunked");
+      if (Lower(value) != "chunked")
+        return Refuse(out, 501, "the only Transfer-Encoding taken is chunked");
       out.chunked = true;
     }
-    if (key == "content-encoding" && Lower(value) != "identity") return Refuse(out, 415, "compressed bodies are not taken");
+    if (key == "content-encoding" && Lower(value) != "identity")
+      return Refuse(out, 415, "compressed bodies are not taken");
     if (key == "expect") {
-      if (Lower(value) != "100-continue") return Refuse(out, 417, "the only Expect taken is 100-continue");
+      if (Lower(value) != "100-continue")
+        return Refuse(out, 417, "the only Expect taken is 100-continue");
       out.expect_continue = true;
     }
-    if (std::find(std::begin(kDropped), std::end(kDropped), key) == std::end(kDropped)) out.text += std::string(header) + "\r\n";
+    if (std::find(std::begin(kDropped), std::end(kDropped), key) == std::end(kDropped))
+      out.text += std::string(header) + "\r\n";
   }
   out.text += "\r\n";
   if (n_length > 1 || n_encoding > 1 || (n_length > 0 && n_encoding > 0)) {
     return Refuse(out, 400, "the body's length is given more than once");
   }
-  if (n_host > 1 || (n_host == 0 && version == "HTTP/1.1")) return Refuse(out, 400, "exactly one Host header is needed");
+  if (n_host > 1 || (n_host == 0 && version == "HTTP/1.1"))
+    return Refuse(out, 400, "exactly one Host header is needed");
   if (out.chunked && version == "HTTP/1.0") return Refuse(out, 400, "HTTP/1.0 knows no chunks");
   if (out.content_length > max_body) {
-    return Refuse(out, 413, "the body has " + std::to_string(out.content_length) + " bytes; at most " + std::to_string(max_body) +
-                                " are taken");
+    return Refuse(out, 413,
+                  "the body has " + std::to_string(out.content_length) + " bytes; at most " +
+                      std::to_string(max_body) + " are taken");
   }
   out.has_body = out.chunked || out.content_length > 0;
   return out;
@@ -128,7 +143,10 @@ size_t ChunkDecoder::Feed(std::string_view in, std::string* body) {
     const char c = in[i];
     switch (state_) {
       case State::kSize: {
-        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        const int digit = c >= '0' && c <= '9'   ? c - '0'
+                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                                 : -1;
         if (digit >= 0) {
           if (++digits_ > 15) return fail(400);
           left_ = left_ * 16 + static_cast<uint64_t>(digit);
@@ -182,7 +200,8 @@ size_t ChunkDecoder::Feed(std::string_view in, std::string* body) {
         if (c != '\n') return fail(400);
         state_ = State::kDone;
         break;
-      case State::kDone: break;
+      case State::kDone:
+        break;
     }
     ++i;
   }

@@ -12,15 +12,16 @@
 namespace lutra::server {
 
 struct RequestHead {
-  int error = 0;                 // HTTP status to refuse it with, 0: good
-  std::string reason;            // a sentence, with error
-  std::string method, path;      // path without the query, as sent
+  int error = 0;             // HTTP status to refuse it with, 0: good
+  std::string reason;        // a sentence, with error
+  std::string method, path;  // path without the query, as sent
   bool chunked = false;
   bool expect_continue = false;
   bool has_body = false;
   uint64_t content_length = 0;
-  std::string text;              // the head for the parser behind: without the body's framing and without what we do not serve
-                                 // (ranges, compression)
+  std::string
+      text;  // the head for the parser behind: without the body's framing and without what we do not serve
+             // (ranges, compression)
 };
 
 // Checks a whole head (through its empty line). `max_body` bounds content_length, `max_headers` the number of lines.
@@ -38,7 +39,18 @@ class ChunkDecoder {
   int error() const { return error_; }  // HTTP status: 400 or 413
 
  private:
-  enum class State { kSize, kExtension, kSizeEnd, kData, kDataCr, kDataLf, kTrailer, kTrailerLine, kTrailerEnd, kDone };
+  enum class State {
+    kSize,
+    kExtension,
+    kSizeEnd,
+    kData,
+    kDataCr,
+    kDataLf,
+    kTrailer,
+    kTrailerLine,
+    kTrailerEnd,
+    kDone
+  };
   uint64_t max_body_;
   State state_ = State::kSize;
   uint64_t left_ = 0;

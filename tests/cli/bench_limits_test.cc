@@ -32,7 +32,11 @@ Roofline SomeRoofline() {
 
 // A folder that goes with the test.
 struct TempDir {
-  TempDir() : path((fs::temp_directory_path() / ("lutra_bench_test_" + std::to_string(::getpid()))).string()) { fs::create_directories(path); }
+  TempDir()
+      : path((fs::temp_directory_path() / ("lutra_bench_test_" + std::to_string(::getpid())))
+                 .string()) {
+    fs::create_directories(path);
+  }
   ~TempDir() { fs::remove_all(path); }
   void Write(const std::string& name, const std::string& text) const {
     fs::create_directories(fs::path(path + name).parent_path());
@@ -91,7 +95,8 @@ TEST_CASE("Limits survive the disk, belong to one machine and grow old") {
   CHECK_FALSE(KeepRoofline("/proc/no", r));
   CHECK_FALSE(RooflineFromJson("{}"));
   CHECK_FALSE(RooflineFromJson("nonsense"));
-  for (const auto& entry : fs::directory_iterator(dir.path + "/sub")) std::ofstream(entry.path()) << "{\"cpu\": 1}";
+  for (const auto& entry : fs::directory_iterator(dir.path + "/sub"))
+    std::ofstream(entry.path()) << "{\"cpu\": 1}";
   CHECK_FALSE(CachedRoofline(dir.path + "/sub", r.cpu, 2, 1000, 100));
 }
 
@@ -136,7 +141,8 @@ TEST_CASE("Noise: what others took from the machine during a measurement") {
   MachineState begin = a;
   begin.clock_ghz = 4;
   CHECK(NoiseText(begin, b, 2) ==
-        "the hypervisor took 0.50 CPUs, other processes used 0.90 CPUs, each thread was put aside 100 times a second, the clock went "
+        "the hypervisor took 0.50 CPUs, other processes used 0.90 CPUs, each thread was put aside "
+        "100 times a second, the clock went "
         "from 4.00 to 2.00 GHz");
   const MachineState now = ReadMachineState();
   CHECK(now.clock_ghz > 0.1);
@@ -169,7 +175,8 @@ TEST_CASE("The peak of resident memory comes from the status file") {
 }
 
 TEST_CASE("Results are read from JSON, JSONL and CSV alike, ours and others'") {
-  const std::string row1 = R"({"n_prompt": 512, "n_gen": 0, "n_depth": 0, "n_threads": 2, "avg_ts": 10, "samples_ts": [9, 10, 11]})";
+  const std::string row1 =
+      R"({"n_prompt": 512, "n_gen": 0, "n_depth": 0, "n_threads": 2, "avg_ts": 10, "samples_ts": [9, 10, 11]})";
   const std::string row2 = R"({"n_prompt": 0, "n_gen": 128, "n_threads": 2, "avg_ts": 5.5})";
   for (const std::string& text : {"[" + row1 + ", " + row2 + "]", row1 + "\n\n" + row2 + "\n"}) {
     const auto runs = ReadRuns(text, "x");
@@ -179,7 +186,10 @@ TEST_CASE("Results are read from JSON, JSONL and CSV alike, ours and others'") {
     CHECK(runs[1].test == "tg128");
     CHECK(runs[1].ts == std::vector<double>{5.5});
   }
-  const auto csv = ReadRuns("model_filename,n_prompt,n_gen,n_threads,avg_ts\n\"a \"\"b\"\", c\",\"512\",\"0\",\"2\",\"10.5\"\nx,512,0,4,20\n", "x");
+  const auto csv = ReadRuns(
+      "model_filename,n_prompt,n_gen,n_threads,avg_ts\n\"a \"\"b\"\", "
+      "c\",\"512\",\"0\",\"2\",\"10.5\"\nx,512,0,4,20\n",
+      "x");
   REQUIRE(csv.size() == 2);
   CHECK(csv[0].test == "pp512 t2");
   CHECK(csv[0].ts == std::vector<double>{10.5});
@@ -190,13 +200,22 @@ TEST_CASE("Results are read from JSON, JSONL and CSV alike, ours and others'") {
   CHECK(Message([] { ReadRuns("", "f.json"); }).find("f.json: is empty") == 0);
   CHECK(Message([] { ReadRuns("[{", "f.json"); }).find("f.json: is no JSON") == 0);
   CHECK(Message([] { ReadRuns("[1]", "f.json"); }).find("f.json: a row is no object") == 0);
-  CHECK(Message([] { ReadRuns("[{\"n_gen\": 1}]", "f.json"); }).find("f.json: a row has no number n_prompt") == 0);
-  CHECK(Message([] { ReadRuns("a,b\n1,2\n", "f.csv"); }).find("f.csv: a row has no number n_prompt") == 0);
+  CHECK(Message([] {
+          ReadRuns("[{\"n_gen\": 1}]", "f.json");
+        }).find("f.json: a row has no number n_prompt") == 0);
+  CHECK(Message([] {
+          ReadRuns("a,b\n1,2\n", "f.csv");
+        }).find("f.csv: a row has no number n_prompt") == 0);
 }
 
 TEST_CASE("A comparison pairs measurements in order and says what their ratio allows to say") {
-  const std::vector<Series> a = {{"pp512", {10, 20, 10, 20, 10}}, {"tg128", {5, 5, 5, 5, 5}}, {"only a", {1}}, {"pp1", {1, 2}}};
-  const std::vector<Series> b = {{"tg128", {4.9, 5.1, 5, 4.95, 5.2}}, {"pp512", {12, 24, 12.1, 23.9, 12, 99}}, {"pp1", {2, 4}}};
+  const std::vector<Series> a = {{"pp512", {10, 20, 10, 20, 10}},
+                                 {"tg128", {5, 5, 5, 5, 5}},
+                                 {"only a", {1}},
+                                 {"pp1", {1, 2}}};
+  const std::vector<Series> b = {{"tg128", {4.9, 5.1, 5, 4.95, 5.2}},
+                                 {"pp512", {12, 24, 12.1, 23.9, 12, 99}},
+                                 {"pp1", {2, 4}}};
   const auto rows = Compare(a, b);
   REQUIRE(rows.size() == 3);
   CHECK(rows[0].test == "pp512");
@@ -221,11 +240,18 @@ TEST_CASE("Command lines are cut into words as a shell cuts them") {
 
 TEST_CASE("A program's output is caught, and its failure is told with its last words") {
   CHECK(RunProgram({"/bin/sh", "-c", "echo out; echo err >&2; exit 0"}) == "out\n");
-  CHECK(RunProgram({"/bin/sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done"}).size() == 220000);
-  const std::string failed = Message([] { RunProgram({"/bin/sh", "-c", "echo first >&2; echo no model >&2; exit 3"}); });
+  CHECK(RunProgram(
+            {"/bin/sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done"})
+            .size() == 220000);
+  const std::string failed = Message([] {
+    RunProgram({"/bin/sh", "-c", "echo first >&2; echo no model >&2; exit 3"});
+  });
   CHECK(failed == "/bin/sh: ended with status 3: no model");
-  CHECK(Message([] { RunProgram({"/bin/sh", "-c", "kill -9 $$"}); }).find("signal 9") != std::string::npos);
-  CHECK(Message([] { RunProgram({"/no/such/program"}); }).find("/no/such/program: cannot run") == 0);
+  CHECK(Message([] {
+          RunProgram({"/bin/sh", "-c", "kill -9 $$"});
+        }).find("signal 9") != std::string::npos);
+  CHECK(Message([] { RunProgram({"/no/such/program"}); }).find("/no/such/program: cannot run") ==
+        0);
 }
 
 }  // namespace lutra::bench

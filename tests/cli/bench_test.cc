@@ -66,8 +66,8 @@ TEST_CASE("Lists and ranges of numbers read as llama-bench's do") {
 }
 
 TEST_CASE("What is no list is refused, naming the option and what it takes") {
-  for (const char* bad : {"", ",", "a", "1,", "1-", "5-3", "1-4+", "1-4+0", "1-4*1", "0-4*2", "-1", "1001", "1-1001", "1 2", "1.5",
-                          "99999999999999999999", "1+2", "1-2-3"}) {
+  for (const char* bad : {"", ",", "a", "1,", "1-", "5-3", "1-4+", "1-4+0", "1-4*1", "0-4*2", "-1",
+                          "1001", "1-1001", "1 2", "1.5", "99999999999999999999", "1+2", "1-2-3"}) {
     INFO(std::string(bad));
     try {
       List(bad);
@@ -93,7 +93,8 @@ TEST_CASE("Statistics of small samples") {
   CHECK(Quantile(x, 1) == 100);
   CHECK(Quantile(std::vector<double>{1, 2}, 0.25) == 1.25);
   CHECK(RobustSpread(x) == doctest::Approx(1.4826));  // distances 1 2 0 1 97
-  CHECK(StandardDeviation(std::vector<double>{2, 4, 4, 4, 5, 5, 7, 9}) == doctest::Approx(std::sqrt(32.0 / 7)));
+  CHECK(StandardDeviation(std::vector<double>{2, 4, 4, 4, 5, 5, 7, 9}) ==
+        doctest::Approx(std::sqrt(32.0 / 7)));
   CHECK(StandardDeviation(std::vector<double>{5}) == 0);
   CHECK(Mean({}) == 0);
   CHECK(Median({}) == 0);
@@ -128,12 +129,26 @@ TEST_CASE("Tests have llama-bench's names") {
 }
 
 TEST_CASE("The columns begin with llama-bench's own, in its order") {
-  const std::vector<std::string> theirs = {
-      "build_commit", "build_number", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "model_size",
-      "model_n_params", "n_batch", "n_ubatch", "n_threads", "cpu_mask", "cpu_strict", "poll", "type_k", "type_v", "n_gpu_layers",
-      "n_cpu_moe", "split_mode", "main_gpu", "no_kv_offload", "flash_attn", "devices", "tensor_split", "tensor_buft_overrides",
-      "load_mode", "embeddings", "no_op_offload", "no_host", "fit_target", "fit_min_ctx", "n_prompt", "n_gen", "n_depth",
-      "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts"};
+  const std::vector<std::string> theirs = {"build_commit",   "build_number",
+                                           "cpu_info",       "gpu_info",
+                                           "backends",       "model_filename",
+                                           "model_type",     "model_size",
+                                           "model_n_params", "n_batch",
+                                           "n_ubatch",       "n_threads",
+                                           "cpu_mask",       "cpu_strict",
+                                           "poll",           "type_k",
+                                           "type_v",         "n_gpu_layers",
+                                           "n_cpu_moe",      "split_mode",
+                                           "main_gpu",       "no_kv_offload",
+                                           "flash_attn",     "devices",
+                                           "tensor_split",   "tensor_buft_overrides",
+                                           "load_mode",      "embeddings",
+                                           "no_op_offload",  "no_host",
+                                           "fit_target",     "fit_min_ctx",
+                                           "n_prompt",       "n_gen",
+                                           "n_depth",        "test_time",
+                                           "avg_ns",         "stddev_ns",
+                                           "avg_ts",         "stddev_ts"};
   REQUIRE(Columns().size() > theirs.size());
   for (size_t i = 0; i < theirs.size(); ++i) CHECK(Columns()[i].name == theirs[i]);
 }
@@ -180,21 +195,25 @@ TEST_CASE("CSV, JSON, JSONL, SQL and Markdown hold the same record") {
   const std::string sql = text("sql");
   CHECK(sql.find("CREATE TABLE IF NOT EXISTS llama_bench (") == 0);
   CHECK(sql.find("'dir/a \"quoted\" it''s.gguf'") != std::string::npos);
-  CHECK(text("md").find("| llama 1.2B Q4_K                |   3.00 GiB |     1.24 B | CPU        |       2 |   pp512 @ d4096 |      298.67 \xC2\xB1 195.52 |") !=
+  CHECK(text("md").find("| llama 1.2B Q4_K                |   3.00 GiB |     1.24 B | CPU        | "
+                        "      2 |   pp512 @ d4096 |      298.67 \xC2\xB1 195.52 |") !=
         std::string::npos);
   CHECK(MakePrinter("-o", "none", {}) == nullptr);
   CHECK_THROWS_AS(MakePrinter("-o", "xml", {}), Error);
 }
 
-TEST_CASE("A tiny synthetic model is measured: as many samples as asked for, all of them positive") {
+TEST_CASE(
+    "A tiny synthetic model is measured: as many samples as asked for, all of them positive") {
   BenchModel model({"", "layers=2,embd=256,ff=256,vocab=300:Q4_0"}, 2);
   CHECK(model.TensorWeights() > 2 * (4 * 256 * 256 + 3 * 256 * 256));
   RunOptions options;
   options.repetitions = 3;
   size_t said = 0;
   options.progress = [&](const std::string&) { ++said; };
-  for (const TestSpec& spec : {TestSpec{40, 0, 0, 32, 16, 2, "f16", "f16"}, TestSpec{0, 5, 0, 32, 16, 1, "f16", "f16"},
-                               TestSpec{16, 4, 130, 32, 16, 2, "f32", "f32"}, TestSpec{0, 4, 20, 64, 512, 2, "f32", "f32"}}) {
+  for (const TestSpec& spec :
+       {TestSpec{40, 0, 0, 32, 16, 2, "f16", "f16"}, TestSpec{0, 5, 0, 32, 16, 1, "f16", "f16"},
+        TestSpec{16, 4, 130, 32, 16, 2, "f32", "f32"},
+        TestSpec{0, 4, 20, 64, 512, 2, "f32", "f32"}}) {
     const BenchRecord r = model.Run(spec, options);
     INFO(TestName(spec));
     CHECK(r.samples_ns.size() == 3);
@@ -214,7 +233,8 @@ TEST_CASE("A tiny synthetic model is measured: as many samples as asked for, all
   CHECK(r.token_ns.size() == 3);
   CHECK(r.prompt_ns.size() == 1);
   CHECK(*r.percent_of_roofline() > 100);
-  CHECK(r.work.weight_bytes > 4 * static_cast<double>(model.TensorBytes()) * 0.8);  // read by the prompt and each token
+  CHECK(r.work.weight_bytes >
+        4 * static_cast<double>(model.TensorBytes()) * 0.8);  // read by the prompt and each token
   CHECK(r.work.weight_bytes < 4 * static_cast<double>(model.TensorBytes()));
   for (const Column& c : Columns()) {
     const std::string name = c.name;

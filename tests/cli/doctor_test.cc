@@ -18,7 +18,11 @@ namespace fs = std::filesystem;
 
 // A fake / that goes with the test.
 struct Root {
-  Root() : path((fs::temp_directory_path() / ("lutra_doctor_test_" + std::to_string(::getpid()))).string()) { fs::create_directories(path); }
+  Root()
+      : path((fs::temp_directory_path() / ("lutra_doctor_test_" + std::to_string(::getpid())))
+                 .string()) {
+    fs::create_directories(path);
+  }
   ~Root() { fs::remove_all(path); }
   Root& Write(const std::string& name, const std::string& text) {
     fs::create_directories(fs::path(path + name).parent_path());
@@ -42,12 +46,16 @@ const CpuFacts kGoodCpu = {{"scalar", "sse4", "avx2"}, "avx2", false, false};
 std::string Topic(const std::vector<Finding>& findings, const std::string& topic) {
   std::string out;
   for (const Finding& f : findings) {
-    if (f.topic == topic) out += std::string(VerdictName(f.verdict)) + ": " + f.text + (f.fix.empty() ? "" : " -> " + f.fix) + "\n";
+    if (f.topic == topic)
+      out += std::string(VerdictName(f.verdict)) + ": " + f.text +
+             (f.fix.empty() ? "" : " -> " + f.fix) + "\n";
   }
   return out;
 }
 
-bool Has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool Has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -88,22 +96,30 @@ TEST_CASE("What slows a machine down is found, each with its fix") {
       .Write("/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]");
   const CpuFacts cpu = {{"scalar", "avx2", "avx3_dl"}, "avx2", true, false};
   const auto findings = MachineFindings(root.path, "0-7", cpu);
-  CHECK(Has(Topic(findings, "SIMD"), "warning: capped to avx2; this CPU can run: scalar avx2 avx3_dl -> unset LUTRA_SIMD"));
+  CHECK(Has(Topic(findings, "SIMD"),
+            "warning: capped to avx2; this CPU can run: scalar avx2 avx3_dl -> unset LUTRA_SIMD"));
   CHECK(Has(Topic(findings, "AMX"), "warning: the CPU has AMX, but"));
-  CHECK(Has(Topic(findings, "threads"), "warning: 3 threads: 8 physical cores, cut by a cgroup quota of 3 CPUs -> raise"));
+  CHECK(Has(Topic(findings, "threads"),
+            "warning: 3 threads: 8 physical cores, cut by a cgroup quota of 3 CPUs -> raise"));
   CHECK(Has(Topic(findings, "NUMA"), "warning: 2 memory nodes"));
   CHECK(Has(Topic(findings, "NUMA"), "echo 0 | sudo tee /proc/sys/kernel/numa_balancing"));
   CHECK(Has(Topic(findings, "huge pages"), "-> echo madvise"));
-  CHECK(Has(Topic(findings, "clock"), "governor ondemand: the clock may stay low -> sudo cpupower"));
+  CHECK(
+      Has(Topic(findings, "clock"), "governor ondemand: the clock may stay low -> sudo cpupower"));
   CHECK(Has(Topic(findings, "clock"), "turbo is off"));
   CHECK(Has(Topic(findings, "memory"), "warning: 1.0 GiB available of 16.0 GiB"));
   CHECK(Has(Topic(findings, "memory"), "strict overcommit"));
   CHECK(Has(Topic(findings, "load"), "warning: 6.50 runnable threads on 8 CPUs"));
 }
 
-TEST_CASE("Less common machines: baseline CPU, AMX allowed, hyperthreads, power-saving drivers, nothing known") {
-  CHECK(Has(Topic(MachineFindings("/no/such/root", "0", {{"scalar"}, "scalar", false, false}), "SIMD"), "warning: only the baseline"));
-  CHECK(Topic(MachineFindings("/no/such/root", "0", {{"scalar", "avx3_dl"}, "avx3_dl", true, true}), "AMX") == "ok: available and allowed\n");
+TEST_CASE(
+    "Less common machines: baseline CPU, AMX allowed, hyperthreads, power-saving drivers, nothing "
+    "known") {
+  CHECK(Has(
+      Topic(MachineFindings("/no/such/root", "0", {{"scalar"}, "scalar", false, false}), "SIMD"),
+      "warning: only the baseline"));
+  CHECK(Topic(MachineFindings("/no/such/root", "0", {{"scalar", "avx3_dl"}, "avx3_dl", true, true}),
+              "AMX") == "ok: available and allowed\n");
   const auto unknown = MachineFindings("/no/such/root", "0,1", kGoodCpu);
   CHECK(Topic(unknown, "CPU") == "ok: unknown\n");
   CHECK(Has(Topic(unknown, "memory"), "note: the system does not say"));
@@ -112,22 +128,27 @@ TEST_CASE("Less common machines: baseline CPU, AMX allowed, hyperthreads, power-
   for (const Finding& f : unknown) CHECK(f.verdict != Verdict::kProblem);
 
   Root root;
-  root.Cpus(2, "/cpufreq/scaling_governor", "powersave").Cpus(2, "/cpufreq/scaling_driver", "intel_pstate");
+  root.Cpus(2, "/cpufreq/scaling_governor", "powersave")
+      .Cpus(2, "/cpufreq/scaling_driver", "intel_pstate");
   root.Cpus(2, "/cpufreq/energy_performance_preference", "balance_performance");
   for (int i = 0; i < 2; ++i) {
-    root.Write("/sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/thread_siblings_list", "0-1");
+    root.Write("/sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/thread_siblings_list",
+               "0-1");
   }
   auto findings = MachineFindings(root.path, "0-1", kGoodCpu);
   CHECK(Has(Topic(findings, "clock"), "ok: governor powersave, preference balance_performance"));
   CHECK(Has(Topic(findings, "threads"), "ok: 1 thread: 1 physical core of 2 CPUs allowed"));
   CHECK(Has(Topic(findings, "threads"), "note: hyperthreads"));
   root.Cpus(2, "/cpufreq/energy_performance_preference", "power");
-  CHECK(Has(Topic(MachineFindings(root.path, "0-1", kGoodCpu), "clock"), "warning: governor powersave, preference power"));
+  CHECK(Has(Topic(MachineFindings(root.path, "0-1", kGoodCpu), "clock"),
+            "warning: governor powersave, preference power"));
 }
 
-TEST_CASE("A model that is well: its types, tokenizer and what fits; one without a template says so") {
+TEST_CASE(
+    "A model that is well: its types, tokenizer and what fits; one without a template says so") {
   ThreadPool pool(1);
-  const GgufFile file = BuildSynthetic(ParseSynthetic("layers=2,embd=256,ff=512,vocab=400,ctx=20000:IQ4_K"), pool, 0);
+  const GgufFile file =
+      BuildSynthetic(ParseSynthetic("layers=2,embd=256,ff=512,vocab=400,ctx=20000:IQ4_K"), pool, 0);
   const auto findings = ModelFindings(file, uint64_t{8} << 30);
   CHECK(Has(Topic(findings, "model"), "ok: llama, 2 layers, width 256, context 20000, 400 tokens"));
   CHECK(Has(Topic(findings, "tensors"), "IQ4_K"));
@@ -150,7 +171,9 @@ TEST_CASE("A model that is well: its types, tokenizer and what fits; one without
   CHECK(Has(Topic(ModelFindings(file, table[0].weights), "fit"), "problem: needs at least"));
 }
 
-TEST_CASE("A model that is ill: broken template, no tokenizer, types nobody can compute with, no model at all") {
+TEST_CASE(
+    "A model that is ill: broken template, no tokenizer, types nobody can compute with, no model "
+    "at all") {
   ThreadPool pool(1);
   const SyntheticModel spec = ParseSynthetic("layers=1,embd=64,ff=64,vocab=400:F32");
   const auto findings_of = [&](auto change) {
@@ -160,14 +183,30 @@ TEST_CASE("A model that is ill: broken template, no tokenizer, types nobody can 
     return ModelFindings(GgufFile::FromBytes(bytes, "ill.gguf"), 0);
   };
   CHECK(Has(Topic(findings_of([](GgufWriter& w) {
-    w.Set("tokenizer.chat_template", "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}");
-  }), "template"), "ok: renders: <user>Hello"));
-  CHECK(Has(Topic(findings_of([](GgufWriter& w) { w.Set("tokenizer.chat_template", "{% for %}"); }), "template"), "problem: "));
-  CHECK(Has(Topic(findings_of([](GgufWriter& w) { w.Set("tokenizer.chat_template", "{{ messages[7].content.x.y }}"); }), "template"), "problem: "));
-  CHECK(Has(Topic(findings_of([](GgufWriter& w) { w.Set("tokenizer.chat_template", "constant"); }), "template"), "warning: "));
-  CHECK(Has(Topic(findings_of([](GgufWriter& w) { w.Remove("tokenizer.ggml.model"); }), "tokenizer"), "problem: "));
+                    w.Set("tokenizer.chat_template",
+                          "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}");
+                  }),
+                  "template"),
+            "ok: renders: <user>Hello"));
+  CHECK(Has(Topic(findings_of([](GgufWriter& w) { w.Set("tokenizer.chat_template", "{% for %}"); }),
+                  "template"),
+            "problem: "));
+  CHECK(Has(Topic(findings_of([](GgufWriter& w) {
+                    w.Set("tokenizer.chat_template", "{{ messages[7].content.x.y }}");
+                  }),
+                  "template"),
+            "problem: "));
+  CHECK(Has(Topic(findings_of([](GgufWriter& w) { w.Set("tokenizer.chat_template", "constant"); }),
+                  "template"),
+            "warning: "));
+  CHECK(
+      Has(Topic(findings_of([](GgufWriter& w) { w.Remove("tokenizer.ggml.model"); }), "tokenizer"),
+          "problem: "));
   const std::vector<uint8_t> some(8 * 36);
-  CHECK(Has(Topic(findings_of([&](GgufWriter& w) { w.AddTensor("extra.weight", {64, 8}, 40, std::span(some)); }), "tensors"),
+  CHECK(Has(Topic(findings_of([&](GgufWriter& w) {
+                    w.AddTensor("extra.weight", {64, 8}, 40, std::span(some));
+                  }),
+                  "tensors"),
             "problem: types that cannot be computed with: NVFP4"));
   const auto none = findings_of([](GgufWriter& w) { w.Set("general.architecture", "mamba"); });
   REQUIRE(none.size() == 1);
@@ -183,7 +222,8 @@ TEST_CASE("Limits are told with their age") {
   r.peaks = {{"avx2", "vpmaddubsw ymm", PeakKind::kInt8, 500, 1000}};
   auto f = RooflineFindings(r, 1000 + 7200);
   REQUIRE(f.size() == 1);
-  CHECK(f[0].text == "memory 35.2 GB/s, int8 1.00 TOPS, bf16 0.00 TOPS with 2 threads; measured 2 hours ago");
+  CHECK(f[0].text ==
+        "memory 35.2 GB/s, int8 1.00 TOPS, bf16 0.00 TOPS with 2 threads; measured 2 hours ago");
   CHECK(f[0].verdict == Verdict::kOk);
   r.noise = "other processes used 0.90 CPUs";
   f = RooflineFindings(r, 1000);
@@ -193,7 +233,8 @@ TEST_CASE("Limits are told with their age") {
 
 TEST_CASE("Status lines tell bytes a token and the share of the limit") {
   ThreadPool pool(1);
-  const auto model = Model::Load(BuildSynthetic(ParseSynthetic("layers=2,embd=256,ff=512,vocab=400:Q8_0"), pool, 0), pool);
+  const auto model = Model::Load(
+      BuildSynthetic(ParseSynthetic("layers=2,embd=256,ff=512,vocab=400:Q8_0"), pool, 0), pool);
   const KvLayout kv(model->hparams(), KvType::kF16);
   CHECK(bench::DecodeSpeedText(*model, kv, 0, 0, 1, {}).empty());
   CHECK(bench::DecodeSpeedText(*model, kv, 0, 5, 0, {}).empty());
@@ -202,7 +243,8 @@ TEST_CASE("Status lines tell bytes a token and the share of the limit") {
   CHECK(text == Format("%.1f MB a token, 2.0 GB/s", bytes / 1e6));
   bench::Roofline limits;
   limits.stream.memory_n = 4;
-  CHECK(bench::DecodeSpeedText(*model, kv, 10, 1, bytes / 2e9, limits) == text + ", 50 % of the limit");
+  CHECK(bench::DecodeSpeedText(*model, kv, 10, 1, bytes / 2e9, limits) ==
+        text + ", 50 % of the limit");
 }
 
 }  // namespace lutra::doctor

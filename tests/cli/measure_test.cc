@@ -13,11 +13,11 @@
 namespace lutra {
 namespace {
 
+using nlohmann::json;
 using testing::Contains;
 using testing::Outcome;
 using testing::Run;
 using testing::TemporaryFolder;
-using nlohmann::json;
 
 const std::string kData = std::string(LUTRA_TEST_DATA) + "/tiny-models/";
 const std::string kModelFile = " -m " + kData + "llama.gguf -t 2";
@@ -74,13 +74,16 @@ TEST_CASE("lutra perplexity compares in one pass, or through a file") {
   CHECK(cache["kld"]["mean"].get<double>() < 1e-5);
   const std::string copy = folder / "copy.gguf";
   std::filesystem::copy_file(kData + "llama.gguf", copy);
-  CHECK(json::parse(Run("perplexity --json --kv-type f32" + kModel + kText + " --compare " + copy + " --compare-kv-type f16").output) == cache);
+  CHECK(json::parse(Run("perplexity --json --kv-type f32" + kModel + kText + " --compare " + copy +
+                        " --compare-kv-type f16")
+                        .output) == cache);
   CHECK(cache["base_perplexity"]["value"].get<double>() == doctest::Approx(687.4856).epsilon(1e-5));
 
   CHECK(Run("perplexity -q" + kModel + kText + " --kl-divergence-base " + base).status == 0);
   CHECK(std::filesystem::file_size(base) == 20 + 6 * 64 * 4 + 6 * 31 * (288 + 4) * 2);
   // The context is the file's.
-  const Outcome file = Run("perplexity -q -m " + kData + "llama.gguf --kl-divergence --kl-divergence-base " + base);
+  const Outcome file =
+      Run("perplexity -q -m " + kData + "llama.gguf --kl-divergence --kl-divergence-base " + base);
   CHECK(file.status == 0);
   CHECK(Contains(file.output, "Mean    KLD:"));
   CHECK(Contains(file.output, "Same top p: 100.000"));
@@ -88,8 +91,10 @@ TEST_CASE("lutra perplexity compares in one pass, or through a file") {
 
 TEST_CASE("lutra imatrix collects, adds up, resumes and describes") {
   const TemporaryFolder folder;
-  const std::string all = folder / "all.gguf", part = folder / "part.gguf", dat = folder / "sum.dat";
-  const Outcome collected = Run("imatrix -q --process-output --kv-type f32" + kModel + kText + " -o " + all);
+  const std::string all = folder / "all.gguf", part = folder / "part.gguf",
+                    dat = folder / "sum.dat";
+  const Outcome collected =
+      Run("imatrix -q --process-output --kv-type f32" + kModel + kText + " -o " + all);
   CHECK(collected.status == 0);
   CHECK(Contains(collected.output, "Final estimate: PPL = 687.48"));
   const Imatrix expected = Imatrix::Read(kData + "llama.imatrix.gguf"), got = Imatrix::Read(all);
@@ -101,7 +106,8 @@ TEST_CASE("lutra imatrix collects, adds up, resumes and describes") {
   CHECK(Run("imatrix -q" + kModel + kText + " -o " + part + " --resume").status == 0);
   CHECK(Imatrix::Read(part).chunk_count == 6);
   CHECK(Imatrix::Read(part).datasets == std::vector<std::string>{kData + "imatrix.txt"});
-  const Outcome other = Run("imatrix -q -c 32" + kModelFile + kText + " -o " + part + " --resume", true);
+  const Outcome other =
+      Run("imatrix -q -c 32" + kModelFile + kText + " -o " + part + " --resume", true);
   CHECK(other.status == 2);
   CHECK(Contains(other.output, "cannot be resumed"));
 
@@ -131,8 +137,10 @@ TEST_CASE("Mistakes are told in one line, and the status says of what kind") {
   fails("perplexity -q" + kModel + " -f " + folder.path(), 2, "is a folder");
   fails("perplexity -q" + kModel + " -f " + (folder / "absent"), 3, "cannot open");
   fails("perplexity -q" + kModel + kText + " --kl-divergence", 2, "--kl-divergence-base");
-  fails("perplexity -q" + kModel + " --kl-divergence --kl-divergence-base " + text, 4, "no file of log probabilities");
-  fails("perplexity -q" + kModel + kText + " --compare " + (folder / "absent.gguf"), 3, "absent.gguf");
+  fails("perplexity -q" + kModel + " --kl-divergence --kl-divergence-base " + text, 4,
+        "no file of log probabilities");
+  fails("perplexity -q" + kModel + kText + " --compare " + (folder / "absent.gguf"), 3,
+        "absent.gguf");
   fails("perplexity -q" + kModel + kText + " -ctk f16 -ctv f32", 2, "-ctv f32");
   fails("perplexity -q" + kModelFile + kText + " -c 0", 2, "context (-c)");
   fails("imatrix -q" + kModel, 2, "no text");

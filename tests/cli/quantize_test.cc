@@ -23,11 +23,11 @@ extern char** environ;
 namespace lutra {
 namespace {
 
+using nlohmann::json;
 using testing::Contains;
 using testing::Outcome;
 using testing::Run;
 using testing::TemporaryFolder;
-using nlohmann::json;
 namespace fs = std::filesystem;
 
 const std::string kData = std::string(LUTRA_TEST_DATA) + "/tiny-models/";
@@ -67,7 +67,9 @@ bool WriteSparseSource(const std::string& path, uint64_t n_cols, uint64_t n_rows
   REQUIRE(at != bytes.end());
   const uint64_t dims[] = {n_cols, n_rows};
   std::memcpy(&*at + name.size() + 4, dims, sizeof dims);
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
   std::error_code error;
   fs::resize_file(path, bytes.size() - zeros.size() + 2 * n_cols * n_rows, error);
   return !error;
@@ -85,7 +87,8 @@ void WriteLargeSource(const std::string& path) {
     x = x * 1664525 + 1013904223;
     v = static_cast<uint16_t>(0x2800 + (x >> 19) + ((x & 0x100) << 7));
   }
-  writer.AddTensor("blk.0.ffn_up.weight", {4096, 4096}, 1, {reinterpret_cast<const uint8_t*>(half.data()), half.size() * 2});
+  writer.AddTensor("blk.0.ffn_up.weight", {4096, 4096}, 1,
+                   {reinterpret_cast<const uint8_t*>(half.data()), half.size() * 2});
   writer.Write(path);
 }
 
@@ -100,8 +103,10 @@ TEST_CASE("--evaluate stores what `perplexity --compare` measures, and inspect s
   CHECK(Contains(made.output, "worst tensors"));
   CHECK(Names(folder.path()) == std::vector<std::string>{"q.gguf"});
 
-  const std::string compare = "perplexity --json -c 64 -t 2 -m " + kModel + " -f " + kText + " --compare ";
-  const json expected = json::parse(Run(compare + out).output), shown = json::parse(Run("inspect --json " + out).output);
+  const std::string compare =
+      "perplexity --json -c 64 -t 2 -m " + kModel + " -f " + kText + " --compare ";
+  const json expected = json::parse(Run(compare + out).output),
+             shown = json::parse(Run("inspect --json " + out).output);
   const json& q = shown["quality"];
   const auto near = [](const json& a, const json& b) {
     CHECK(a.get<double>() == doctest::Approx(b.get<double>()).epsilon(1e-6));
@@ -120,7 +125,8 @@ TEST_CASE("--evaluate stores what `perplexity --compare` measures, and inspect s
   CHECK(q["context"] == 64);
   const std::string text = testing::ReadText(kText);
   CHECK(q["text_bytes"] == text.size());
-  CHECK(q["text_sha256"] == Sha256Hex({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
+  CHECK(q["text_sha256"] ==
+        Sha256Hex({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
   CHECK(Contains(Run("inspect " + out).output, made.output.substr(made.output.find("quality:"))));
 
   // Weights are the same without it; what another program makes of the file is not described by it.
@@ -132,16 +138,23 @@ TEST_CASE("--evaluate stores what `perplexity --compare` measures, and inspect s
   CHECK_FALSE(Contains(Run("inspect " + again).output, "quality"));
 }
 
-TEST_CASE("--evaluate refuses early what cannot be measured, and a file is kept whose measurement fails") {
+TEST_CASE(
+    "--evaluate refuses early what cannot be measured, and a file is kept whose measurement "
+    "fails") {
   const TemporaryFolder folder;
   const std::string out = folder / "q.gguf";
   std::ofstream(folder / "short.txt") << "a b";
-  CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate " + (folder / "short.txt")).status == 2);
-  CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate " + (folder / "absent.txt")).status == 3);
+  CHECK(
+      Run("quantize " + kModel + " " + out + " Q8_0 --evaluate " + (folder / "short.txt")).status ==
+      2);
+  CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate " + (folder / "absent.txt"))
+            .status == 3);
   CHECK(Run("quantize " + kModel + " " + out + " Q8_0 --evaluate-chunks 3").status == 2);
   CHECK_FALSE(fs::exists(out));
   // A layer count that the new file does not keep.
-  const Outcome bad = Run("quantize " + kModel + " " + out + " Q8_0 --override-kv llama.block_count=int:9" + kEvaluate, true);
+  const Outcome bad = Run(
+      "quantize " + kModel + " " + out + " Q8_0 --override-kv llama.block_count=int:9" + kEvaluate,
+      true);
   CHECK(bad.status == 4);
   CHECK(Contains(bad.output, "is written, but was not compared"));
   const json q = json::parse(Run("inspect --json " + out).output)["quality"];
@@ -149,7 +162,8 @@ TEST_CASE("--evaluate refuses early what cannot be measured, and a file is kept 
   CHECK(q["tensor_errors"].size() > 4);
 }
 
-TEST_CASE("Killed in mid-write: no file under the name, the old one stays, the next run clears up") {
+TEST_CASE(
+    "Killed in mid-write: no file under the name, the old one stays, the next run clears up") {
   const TemporaryFolder folder;
   const std::string in = folder / "in.gguf", out = folder / "out.gguf";
   WriteLargeSource(in);
@@ -161,7 +175,8 @@ TEST_CASE("Killed in mid-write: no file under the name, the old one stays, the n
   while (!seen && std::chrono::steady_clock::now() < deadline) {
     for (const std::string& name : Names(folder.path())) {
       std::error_code ignored;
-      seen = seen || (name.starts_with("out.gguf.partial-") && fs::file_size(folder / name, ignored) > 0);
+      seen = seen ||
+             (name.starts_with("out.gguf.partial-") && fs::file_size(folder / name, ignored) > 0);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
@@ -179,7 +194,8 @@ TEST_CASE("Killed in mid-write: no file under the name, the old one stays, the n
   const Outcome next = Run("quantize " + in + " " + out + " Q8_0", true);
   CHECK(next.status == 0);
   CHECK(Contains(next.output, "left by a run that was killed, removed"));
-  CHECK(Names(folder.path()) == std::vector<std::string>{"in.gguf", "other.gguf.partial-1-0", "out.gguf", "out.gguf.partial-notes"});
+  CHECK(Names(folder.path()) == std::vector<std::string>{"in.gguf", "other.gguf.partial-1-0",
+                                                         "out.gguf", "out.gguf.partial-notes"});
   CHECK(GgufFile::Open(out).tensors().size() == 1);
 }
 

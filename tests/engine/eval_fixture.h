@@ -18,8 +18,8 @@ namespace lutra::testing {
 // Engines of tiny random models, in files of their own.
 class EvalFixture {
  public:
-  std::unique_ptr<Engine> Make(const TinySpec& spec, uint32_t n_ctx, int threads = 1, uint32_t batch = 512,
-                               uint64_t logits_bytes = kEvalLogitsBytes) {
+  std::unique_ptr<Engine> Make(const TinySpec& spec, uint32_t n_ctx, int threads = 1,
+                               uint32_t batch = 512, uint64_t logits_bytes = kEvalLogitsBytes) {
     const std::string path = folder / ("tiny" + std::to_string(n_files_++) + ".gguf");
     BuildTiny(spec).WriteFile(path);
     EngineOptions options;
@@ -45,7 +45,8 @@ inline std::vector<int32_t> EvalIds(size_t n, unsigned seed = 1, uint32_t n_voca
 }
 
 // ln softmax of the logits after ids, in double, through a session fed token by token.
-inline std::vector<std::vector<double>> NaiveLogProbs(Engine& engine, std::span<const int32_t> ids) {
+inline std::vector<std::vector<double>> NaiveLogProbs(Engine& engine,
+                                                      std::span<const int32_t> ids) {
   Session session(engine);
   std::vector<std::vector<double>> rows;
   for (const int32_t id : ids) {

@@ -43,8 +43,8 @@ ws ::= [ \n]*
 )";
 
 const Tokenizer& DemoTokenizer() {
-  static const auto tokenizer =
-      Tokenizer::FromGguf(GgufFile::Open(std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf"));
+  static const auto tokenizer = Tokenizer::FromGguf(
+      GgufFile::Open(std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf"));
   return *tokenizer;
 }
 
@@ -58,18 +58,32 @@ TEST_CASE("Literals, classes, groups and repetitions match what they say") {
   const Case cases[] = {
       {"root ::= \"yes\" | \"no\"", {"yes", "no"}, {"", "y", "yess", "maybe"}},
       {"root ::= [a-c]+ \"-\"? [^a-z]", {"a1", "abc-Z", "b-\xC3\xA4"}, {"-1", "a", "ad", "aa-x"}},
-      {"root ::= \"a\"{2,3} b{0,1} c{2}\nb ::= \"b\"\nc ::= \"c\" | \"d\"", {"aacc", "aaabcd"}, {"acc", "aabbcc", "aaaacc", "aabc"}},
+      {"root ::= \"a\"{2,3} b{0,1} c{2}\nb ::= \"b\"\nc ::= \"c\" | \"d\"",
+       {"aacc", "aaabcd"},
+       {"acc", "aabbcc", "aaaacc", "aabc"}},
       {"root ::= (\"a\"*)*", {"", "a", "aaaa"}, {"b"}},
       {"root ::= ((\"a\" | \"\")* \"b\"?)+", {"", "aab", "bab"}, {"c"}},
-      {"# comment\nroot ::= one |\n  two # more\none ::= \"1\"\ntwo ::= \"2\" root?\n", {"1", "2", "2221"}, {"", "12"}},
+      {"# comment\nroot ::= one |\n  two # more\none ::= \"1\"\ntwo ::= \"2\" root?\n",
+       {"1", "2", "2221"},
+       {"", "12"}},
       {"root ::= ( \"x\"\n | \"y\" )\n\n | \"z\"", {"x", "y", "z"}, {"xy"}},
-      {"root ::= \"\\x41\\u00e4\\U0001F600\\n\\\"\\\\\"", {"A\xC3\xA4\xF0\x9F\x98\x80\n\"\\"}, {"A"}},
-      {"root ::= .", {"a", "\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\n"}, {"", "ab", "\xC3", "\xFF", "\xED\xA0\x80"}},
-      {"root ::= [\xC3\xA4-\xE2\x82\xAC]", {"\xC3\xA4", "\xDF\xBF", "\xE0\xA0\x80", "\xE2\x82\xAC"}, {"\xC3\xA3", "\xE2\x82\xAD", "a"}},
-      {"root ::= [\\U00010000-\\U0010FFFF]", {"\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}, {"\xEF\xBF\xBF", "\xF4\x90\x80\x80"}},
+      {"root ::= \"\\x41\\u00e4\\U0001F600\\n\\\"\\\\\"",
+       {"A\xC3\xA4\xF0\x9F\x98\x80\n\"\\"},
+       {"A"}},
+      {"root ::= .",
+       {"a", "\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\n"},
+       {"", "ab", "\xC3", "\xFF", "\xED\xA0\x80"}},
+      {"root ::= [\xC3\xA4-\xE2\x82\xAC]",
+       {"\xC3\xA4", "\xDF\xBF", "\xE0\xA0\x80", "\xE2\x82\xAC"},
+       {"\xC3\xA3", "\xE2\x82\xAD", "a"}},
+      {"root ::= [\\U00010000-\\U0010FFFF]",
+       {"\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"},
+       {"\xEF\xBF\xBF", "\xF4\x90\x80\x80"}},
       {"root ::= \"(\" root? \")\"", {"()", "((()))"}, {"(", "())"}},
       {"root ::= [\\]\\-a]+", {"]-a"}, {"b"}},
-      {kJson, {"{}", "[1, 2.5, {\"a\": \"x\\n\"}]", "\"\xC3\xA4\"", "-3"}, {"{", "[1,]", "{\"a\"}", "01x", "\"\n\""}},
+      {kJson,
+       {"{}", "[1, 2.5, {\"a\": \"x\\n\"}]", "\"\xC3\xA4\"", "-3"},
+       {"{", "[1,]", "{\"a\"}", "01x", "\"\n\""}},
   };
   for (const Case& c : cases) {
     INFO(c.grammar);
@@ -125,7 +139,8 @@ TEST_CASE("Hostile grammars end quickly") {
   ErrorOf(stars);
   // A chain of rules, deeper than any stack.
   std::string chain = "root ::= r0\n";
-  for (int i = 0; i < 20000; ++i) chain += "r" + std::to_string(i) + " ::= r" + std::to_string(i + 1) + "\n";
+  for (int i = 0; i < 20000; ++i)
+    chain += "r" + std::to_string(i) + " ::= r" + std::to_string(i + 1) + "\n";
   chain += "r20000 ::= \"x\"";
   CHECK(Matches(chain, "x"));
   // Exponentially many readings of one text.
@@ -172,8 +187,10 @@ TEST_CASE("The mask of a state is exactly the tokens that can follow") {
   const auto any = std::make_shared<CompiledGrammar>("root ::= .*", tree);
   GrammarConstraint free_text(any, nullptr);
   for (int32_t id = 0; id < tokenizer.n_vocab(); ++id) {
-    if (tokenizer.IsEog(id)) CHECK(free_text.Allows(id));
-    else if (tokenizer.IsControl(id)) CHECK_FALSE(free_text.Allows(id));
+    if (tokenizer.IsEog(id))
+      CHECK(free_text.Allows(id));
+    else if (tokenizer.IsControl(id))
+      CHECK_FALSE(free_text.Allows(id));
   }
 }
 
@@ -181,15 +198,22 @@ TEST_CASE("Text that must come is cut into tokens at once") {
   const Tokenizer& tokenizer = DemoTokenizer();
   // A mark is the token it stands for, in the middle of text too.
   int32_t mark = 0;
-  while (mark < tokenizer.n_vocab() && (!tokenizer.IsControl(mark) || tokenizer.IsEog(mark))) ++mark;
+  while (mark < tokenizer.n_vocab() && (!tokenizer.IsControl(mark) || tokenizer.IsEog(mark)))
+    ++mark;
   REQUIRE(mark < tokenizer.n_vocab());
-  const auto marked = std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()), std::vector<int32_t>{mark});
+  const auto marked = std::make_shared<TokenTree>(
+      tokenizer, static_cast<size_t>(tokenizer.n_vocab()), std::vector<int32_t>{mark});
   const std::string text_of_mark(marked->bytes(mark));
-  GrammarConstraint with_mark(std::make_shared<CompiledGrammar>("root ::= \"one " + text_of_mark + " two\" | \"one " + text_of_mark + " three\"", marked), &tokenizer);
+  GrammarConstraint with_mark(
+      std::make_shared<CompiledGrammar>(
+          "root ::= \"one " + text_of_mark + " two\" | \"one " + text_of_mark + " three\"", marked),
+      &tokenizer);
   const std::vector<int32_t> forced = with_mark.Forced();
   CHECK(std::count(forced.begin(), forced.end(), mark) == 1);
-  const auto tree = std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()));
-  const auto compiled = std::make_shared<CompiledGrammar>("root ::= \"The quick brown fox \" (\"jumps\" | \"sleeps\") \" over it\"", tree);
+  const auto tree =
+      std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()));
+  const auto compiled = std::make_shared<CompiledGrammar>(
+      "root ::= \"The quick brown fox \" (\"jumps\" | \"sleeps\") \" over it\"", tree);
   GrammarConstraint constraint(compiled, &tokenizer);
   std::string text;
   const auto force = [&] {
@@ -210,14 +234,17 @@ TEST_CASE("Text that must come is cut into tokens at once") {
     constraint.Accept(pick);
     force();
   }
-  const bool one_of_both = text == "The quick brown fox jumps over it" || text == "The quick brown fox sleeps over it";
+  const bool one_of_both =
+      text == "The quick brown fox jumps over it" || text == "The quick brown fox sleeps over it";
   CHECK(one_of_both);
 }
 
 TEST_CASE("A grammar that waits for its trigger leaves what is before it free") {
   const Tokenizer& tokenizer = DemoTokenizer();
-  const auto tree = std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()));
-  GrammarConstraint c(std::make_shared<CompiledGrammar>("root ::= [0-9]+", tree), &tokenizer, GateBehind("park."));
+  const auto tree =
+      std::make_shared<TokenTree>(tokenizer, static_cast<size_t>(tokenizer.n_vocab()));
+  GrammarConstraint c(std::make_shared<CompiledGrammar>("root ::= [0-9]+", tree), &tokenizer,
+                      GateBehind("park."));
   for (const int32_t id : tokenizer.Encode("The dog went to the park.", false, false)) {
     CHECK_FALSE(c.active());
     CHECK(c.Allows(id));

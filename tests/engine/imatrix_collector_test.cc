@@ -23,7 +23,8 @@ struct NaiveSums {
 
   void AddWindow(const GgufFile& file, std::span<const int32_t> ids) {
     testing::NaiveDecoder decoder(file);
-    decoder.on_product = [&](const std::string& weights, size_t part, const std::vector<double>& x) {
+    decoder.on_product = [&](const std::string& weights, size_t part,
+                             const std::vector<double>& x) {
       if (part > 0 && !weights.ends_with("_exps.weight")) return;  // other rows of a fused tensor
       std::vector<double>& s = sums[weights][part];
       s.resize(x.size());
@@ -62,7 +63,8 @@ void CheckAgainstNaive(const TinySpec& spec) {
     const ImatrixEntry& entry = got.entries.at(name);
     for (size_t m = 0; m < entry.n_matrices; ++m) {
       const auto found = matrices.find(m);
-      CHECK(static_cast<double>(entry.counts[m]) == (found == matrices.end() ? 0.0 : naive.counts[name][m]));
+      CHECK(static_cast<double>(entry.counts[m]) ==
+            (found == matrices.end() ? 0.0 : naive.counts[name][m]));
       double largest = 0;
       if (found != matrices.end()) {
         REQUIRE(found->second.size() == entry.n_columns);
@@ -72,7 +74,9 @@ void CheckAgainstNaive(const TinySpec& spec) {
       for (size_t i = 0; i < entry.n_columns; ++i) {
         const double expected = found == matrices.end() ? 0.0 : found->second[i];
         // F16 keys and values move what comes after the first attention.
-        if (!(std::fabs(static_cast<double>(entry.sums[m * entry.n_columns + i]) - expected) <= 2e-3 * largest)) ++wrong;
+        if (!(std::fabs(static_cast<double>(entry.sums[m * entry.n_columns + i]) - expected) <=
+              2e-3 * largest))
+          ++wrong;
       }
       CHECK(wrong == 0);
     }
@@ -95,7 +99,8 @@ TEST_CASE("Sums of squares are those of a naive forward pass in double, for ever
 
 // tests/data/README.md says how the expected files were made.
 TEST_CASE("An importance matrix is what llama.cpp's tool collects") {
-  for (const auto& [name, perplexity] : {std::pair("llama", 687.4856), std::pair("qwen3moe", 640.8338)}) {
+  for (const auto& [name, perplexity] :
+       {std::pair("llama", 687.4856), std::pair("qwen3moe", 640.8338)}) {
     INFO(name);
     const std::string folder = std::string(LUTRA_TEST_DATA) + "/tiny-models/";
     EngineOptions options;
@@ -107,8 +112,8 @@ TEST_CASE("An importance matrix is what llama.cpp's tool collects") {
     text.pop_back();
     ImatrixSum sum(64);
     sum.AddDataset("imatrix.txt");
-    const PerplexityResult result =
-        CollectImatrix(engine, EvalWindows::FromText(engine.tokenizer(), text, {64, -1, 0}), {true, true}, &sum);
+    const PerplexityResult result = CollectImatrix(
+        engine, EvalWindows::FromText(engine.tokenizer(), text, {64, -1, 0}), {true, true}, &sum);
     CHECK(result.nll.Perplexity().value == doctest::Approx(perplexity).epsilon(1e-5));
     const Imatrix got = sum.Result(), expected = Imatrix::Read(folder + name + ".imatrix.gguf");
     CHECK(got.chunk_count == expected.chunk_count);
@@ -128,7 +133,8 @@ TEST_CASE("An importance matrix is what llama.cpp's tool collects") {
     // The same bytes but for the last digits of sums: the file has the same layout.
     testing::TemporaryFolder out;
     WriteImatrix(got, ImatrixForm::kGguf, out / "ours.gguf");
-    CHECK(std::filesystem::file_size(out / "ours.gguf") == std::filesystem::file_size(folder + name + ".imatrix.gguf"));
+    CHECK(std::filesystem::file_size(out / "ours.gguf") ==
+          std::filesystem::file_size(folder + name + ".imatrix.gguf"));
   }
 }
 
@@ -152,7 +158,8 @@ TEST_CASE("Importance matrices are the same bits for all threads and batches") {
   }
 }
 
-TEST_CASE("The perplexity measured on the way is the usual one; without it, the sums are the same") {
+TEST_CASE(
+    "The perplexity measured on the way is the usual one; without it, the sums are the same") {
   EvalFixture f;
   const EvalWindows windows(EvalIds(128, 9), 1, {32, -1, 0});
   const auto engine = f.Make(TinyArch("llama"), 32);
@@ -178,12 +185,13 @@ TEST_CASE("An interrupted run and the rest give what one run gives") {
   const auto engine = f.Make(TinyArch("qwen3moe"), 32);
   ImatrixSum whole(32), parts(32);
   CollectImatrix(*engine, EvalWindows(ids, 1, {32, -1, 0}), {}, &whole);
-  const PerplexityResult stopped = CollectImatrix(*engine, EvalWindows(ids, 1, {32, -1, 0}), {}, &parts,
-                                                  [&](const PerplexityResult& so_far, size_t n) {
-                                                    CHECK(n == 5);
-                                                    CHECK(parts.chunk_count() == so_far.n_windows);
-                                                    return so_far.n_windows < 2;
-                                                  });
+  const PerplexityResult stopped =
+      CollectImatrix(*engine, EvalWindows(ids, 1, {32, -1, 0}), {}, &parts,
+                     [&](const PerplexityResult& so_far, size_t n) {
+                       CHECK(n == 5);
+                       CHECK(parts.chunk_count() == so_far.n_windows);
+                       return so_far.n_windows < 2;
+                     });
   CHECK_FALSE(stopped.complete);
   const EvalWindows rest(ids, 1, {32, -1, 0, 2});
   CHECK(rest.size() == 3);
@@ -194,7 +202,8 @@ TEST_CASE("An interrupted run and the rest give what one run gives") {
     CHECK(entry.sums == parts.entries().at(weight).sums);
     CHECK(entry.counts == parts.entries().at(weight).counts);
   }
-  CHECK_THROWS_WITH_AS(EvalWindows(ids, 1, {32, -1, 0, 5}), doctest::Contains("the text has 5 chunks: nothing is left"), Error);
+  CHECK_THROWS_WITH_AS(EvalWindows(ids, 1, {32, -1, 0, 5}),
+                       doctest::Contains("the text has 5 chunks: nothing is left"), Error);
 }
 
 }  // namespace lutra

@@ -59,7 +59,8 @@ TEST_CASE("Divergence and agreement are those of a naive computation in double")
       const auto p = testing::NaiveLogProbs(*a, ids), q = testing::NaiveLogProbs(*b, ids);
       for (size_t pos = windows.scored_begin(); pos < windows.scored_end(); ++pos, ++n) {
         double d = 0;
-        for (size_t i = 0; i < p[pos].size(); ++i) d += std::exp(p[pos][i]) * (p[pos][i] - q[pos][i]);
+        for (size_t i = 0; i < p[pos].size(); ++i)
+          d += std::exp(p[pos][i]) * (p[pos][i] - q[pos][i]);
         kld += d;
         kld_max = std::max(kld_max, d);
         const size_t target = static_cast<size_t>(windows.target(w, pos));
@@ -82,7 +83,8 @@ TEST_CASE("Divergence and agreement are those of a naive computation in double")
     CHECK(r.delta_p_rms.value == doctest::Approx(std::sqrt(delta2 / count)).epsilon(1e-4));
     CHECK(r.same_top.value == static_cast<double>(same) / count);
     CHECK(r.perplexity.value == doctest::Approx(std::exp(nll / count)).epsilon(1e-7));
-    CHECK(r.reference_perplexity.value == doctest::Approx(std::exp(nll_reference / count)).epsilon(1e-7));
+    CHECK(r.reference_perplexity.value ==
+          doctest::Approx(std::exp(nll_reference / count)).epsilon(1e-7));
     CHECK(r.ln_ratio.value == doctest::Approx((nll - nll_reference) / count).epsilon(1e-4));
   }
 }
@@ -96,7 +98,8 @@ TEST_CASE("The report is the same bits for all threads and batches") {
   double kld = 0;
   for (const int threads : {1, 2}) {
     for (const uint32_t batch : {100u, 33u}) {
-      const auto a = f.Make(TinyArch("qwen3"), 100, threads, batch), b = f.Make(other, 100, 3 - threads, 100);
+      const auto a = f.Make(TinyArch("qwen3"), 100, threads, batch),
+                 b = f.Make(other, 100, 3 - threads, 100);
       const KlReport r = CompareModels(*a, *b, windows);
       if (first.empty()) kld = r.kld.value;
       if (first.empty()) first = KlReportText(r);
@@ -106,7 +109,8 @@ TEST_CASE("The report is the same bits for all threads and batches") {
   }
 }
 
-TEST_CASE("Types of the KV cache are compared over one copy of the weights, with the numbers of two") {
+TEST_CASE(
+    "Types of the KV cache are compared over one copy of the weights, with the numbers of two") {
   EvalFixture f;
   const EvalWindows windows(EvalIds(200, 11), 1, {50, -1, 0});
   const auto f16 = f.Make(TinyArch("llama"), 50);
@@ -116,7 +120,8 @@ TEST_CASE("Types of the KV cache are compared over one copy of the weights, with
   options.kv_type = KvType::kF32;
   options.need_tokenizer = false;
   Engine f32(ForEvaluation(options, 50));
-  const KlReport once = CompareKvTypes(f32, KvType::kF16, windows), twice = CompareModels(f32, *f16, windows);
+  const KlReport once = CompareKvTypes(f32, KvType::kF16, windows),
+                 twice = CompareModels(f32, *f16, windows);
   CHECK(once.kld.value > 0);
   CHECK(once.kld.value < 1e-5);
   CHECK(KlReportText(once) == KlReportText(twice));
@@ -147,7 +152,8 @@ TEST_CASE("Statistics follow their definitions") {
   near(r.kld, mean_and_error(kld));
   const Estimate ln = mean_and_error(nll), ln_reference = mean_and_error(reference);
   near(r.perplexity, {std::exp(ln.value), std::exp(ln.value) * ln.error});
-  near(r.reference_perplexity, {std::exp(ln_reference.value), std::exp(ln_reference.value) * ln_reference.error});
+  near(r.reference_perplexity,
+       {std::exp(ln_reference.value), std::exp(ln_reference.value) * ln_reference.error});
   // The paired difference has the error of the differences' mean.
   std::vector<double> differences, deltas, squares;
   for (size_t i = 0; i < nll.size(); ++i) {
@@ -200,7 +206,8 @@ TEST_CASE("Stopping keeps what was compared; models of other vocabularies are re
   TinySpec larger = TinyArch("llama");
   larger.n_vocab = 49;
   const auto b = f.Make(larger, 32);
-  CHECK_THROWS_WITH_AS(CompareModels(*a, *b, windows), doctest::Contains("vocabulary of 48 tokens"), Error);
+  CHECK_THROWS_WITH_AS(CompareModels(*a, *b, windows), doctest::Contains("vocabulary of 48 tokens"),
+                       Error);
 }
 
 // llama.cpp (llama-perplexity of August 2026): demo F16 against Q8_0, -c 512 --chunks 20, its own file of log probabilities:

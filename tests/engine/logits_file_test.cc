@@ -17,7 +17,9 @@ using testing::TinyArch;
 using testing::TinySpec;
 
 void WriteBytes(const std::string& path, const std::vector<uint8_t>& bytes) {
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
 }
 
 // Reads and compares all of it.
@@ -66,7 +68,8 @@ TEST_CASE("The bytes of a file are those of the format") {
   std::memcpy(codes, &bytes[bytes.size() - row + 8], sizeof codes);
   CHECK(codes[47] == 0);
   for (size_t i = 0; i < 47; ++i) {
-    CHECK(std::fabs(static_cast<double>(scale[0]) * codes[i] + static_cast<double>(scale[1]) - expected[i]) < 2e-4);
+    CHECK(std::fabs(static_cast<double>(scale[0]) * codes[i] + static_cast<double>(scale[1]) -
+                    expected[i]) < 2e-4);
   }
 }
 
@@ -84,10 +87,12 @@ TEST_CASE("Comparing with a file agrees with the paired pass to the precision of
   CHECK(file.n_ctx() == 64);
   CHECK(file.n_vocab() == 48);
   CHECK(file.n_windows() == 4);
-  const KlReport exact = CompareModels(*a, *b, windows), coded = CompareWithFile(file, *b, file.Windows(1, -1));
+  const KlReport exact = CompareModels(*a, *b, windows),
+                 coded = CompareWithFile(file, *b, file.Windows(1, -1));
   CHECK(coded.n_tokens == exact.n_tokens);
   CHECK(coded.perplexity.value == exact.perplexity.value);
-  CHECK(coded.reference_perplexity.value == doctest::Approx(exact.reference_perplexity.value).epsilon(1e-4));
+  CHECK(coded.reference_perplexity.value ==
+        doctest::Approx(exact.reference_perplexity.value).epsilon(1e-4));
   CHECK(coded.kld.value == doctest::Approx(exact.kld.value).epsilon(1e-3));
   CHECK(coded.kld_max == doctest::Approx(exact.kld_max).epsilon(1e-3));
   CHECK(coded.delta_p_rms.value == doctest::Approx(exact.delta_p_rms.value).epsilon(1e-3));
@@ -104,15 +109,17 @@ TEST_CASE("A stopped run leaves no file") {
   const EvalWindows windows(EvalIds(64), 1, {16, -1, 0});
   {
     LogitsFileWriter writer(f.folder / "base.kld", windows, 48);
-    const auto result =
-        MeasurePerplexity(*engine, windows, [](const PerplexityResult&, size_t) { return false; }, &writer);
+    const auto result = MeasurePerplexity(
+        *engine, windows, [](const PerplexityResult&, size_t) { return false; }, &writer);
     CHECK_FALSE(result.complete);
   }
   size_t n = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(f.folder.path())) n += entry.path().extension() != ".gguf";
+  for (const auto& entry : std::filesystem::directory_iterator(f.folder.path()))
+    n += entry.path().extension() != ".gguf";
   CHECK(n == 0);
-  CHECK_THROWS_WITH_AS(LogitsFileWriter(f.folder / "x", EvalWindows(EvalIds(64), 1, {16, -1, 4}), 48),
-                       doctest::Contains("stride"), Error);
+  CHECK_THROWS_WITH_AS(
+      LogitsFileWriter(f.folder / "x", EvalWindows(EvalIds(64), 1, {16, -1, 4}), 48),
+      doctest::Contains("stride"), Error);
   CHECK_THROWS_AS(LogitsFileWriter(f.folder / "no/such/folder", windows, 48), Error);
 }
 
@@ -126,7 +133,8 @@ TEST_CASE("Broken files are refused") {
   writer.Commit();
   CHECK(ErrorOf(path, *engine).empty());
   const std::vector<uint8_t> good = testing::ReadBytes(path);
-  for (const size_t n : {size_t{0}, size_t{7}, size_t{8}, size_t{19}, size_t{20}, size_t{100}, good.size() - 1}) {
+  for (const size_t n :
+       {size_t{0}, size_t{7}, size_t{8}, size_t{19}, size_t{20}, size_t{100}, good.size() - 1}) {
     WriteBytes(broken, {good.begin(), good.begin() + static_cast<ptrdiff_t>(n)});
     CHECK_FALSE(ErrorOf(broken, *engine).empty());
   }
@@ -144,9 +152,11 @@ TEST_CASE("Broken files are refused") {
     if (value != 17u) CHECK_FALSE(with(16, value).empty());
   }
   CHECK(with(16, 0x7FFFFFFF).find("2147483647 chunks") != std::string::npos);
-  CHECK(with(20 + 4 * 5, 48).find("token 5 is 48, outside the vocabulary of 48") != std::string::npos);
+  CHECK(with(20 + 4 * 5, 48).find("token 5 is 48, outside the vocabulary of 48") !=
+        std::string::npos);
   CHECK(with(20 + 4 * 5, 0xFFFFFFFF).find("token 5 is -1") != std::string::npos);
-  CHECK(with(20 + 4 * 32, 0x7FC00000).find("the log probabilities after token 9 of chunk 1 are not numbers") !=
+  CHECK(with(20 + 4 * 32, 0x7FC00000)
+            .find("the log probabilities after token 9 of chunk 1 are not numbers") !=
         std::string::npos);
   TinySpec larger = TinyArch("llama");
   larger.n_vocab = 50;

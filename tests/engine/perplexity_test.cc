@@ -63,12 +63,17 @@ TEST_CASE("With a stride windows overlap, and every token behind the first windo
 }
 
 TEST_CASE("Texts and options that give no window are refused with the numbers") {
-  CHECK_THROWS_WITH_AS(EvalWindows(Counting(15), kNoToken, {16, -1, 0}),
-                       doctest::Contains("the text has 15 tokens, which do not fill one window of 16"), Error);
-  CHECK_THROWS_WITH_AS(EvalWindows(Counting(16), kNoToken, {16, -1, 4}), doctest::Contains("16 tokens"), Error);
-  CHECK_THROWS_WITH_AS(EvalWindows(Counting(99), kNoToken, {16, 0, 0}), doctest::Contains("chunks"), Error);
-  CHECK_THROWS_WITH_AS(EvalWindows(Counting(99), kNoToken, {16, -1, 16}), doctest::Contains("stride"), Error);
-  CHECK_THROWS_WITH_AS(EvalWindows(Counting(99), kNoToken, {3, -1, 0}), doctest::Contains("context"), Error);
+  CHECK_THROWS_WITH_AS(
+      EvalWindows(Counting(15), kNoToken, {16, -1, 0}),
+      doctest::Contains("the text has 15 tokens, which do not fill one window of 16"), Error);
+  CHECK_THROWS_WITH_AS(EvalWindows(Counting(16), kNoToken, {16, -1, 4}),
+                       doctest::Contains("16 tokens"), Error);
+  CHECK_THROWS_WITH_AS(EvalWindows(Counting(99), kNoToken, {16, 0, 0}), doctest::Contains("chunks"),
+                       Error);
+  CHECK_THROWS_WITH_AS(EvalWindows(Counting(99), kNoToken, {16, -1, 16}),
+                       doctest::Contains("stride"), Error);
+  CHECK_THROWS_WITH_AS(EvalWindows(Counting(99), kNoToken, {3, -1, 0}),
+                       doctest::Contains("context"), Error);
 }
 
 TEST_CASE("Perplexity is that of a token-by-token computation in double") {
@@ -87,17 +92,19 @@ TEST_CASE("Perplexity is that of a token-by-token computation in double") {
       }
     }
     size_t calls = 0;
-    const PerplexityResult got = MeasurePerplexity(*engine, windows, [&](const PerplexityResult& so_far, size_t n) {
-      CHECK(so_far.n_windows == ++calls);
-      CHECK(n == 3);
-      return true;
-    });
+    const PerplexityResult got =
+        MeasurePerplexity(*engine, windows, [&](const PerplexityResult& so_far, size_t n) {
+          CHECK(so_far.n_windows == ++calls);
+          CHECK(n == 3);
+          return true;
+        });
     CHECK(calls == 3);
     CHECK(got.complete);
     CHECK(got.nll.n == expected.n);
     CHECK(got.nll.sum == doctest::Approx(expected.sum).epsilon(1e-7));
     const Estimate ppl = got.nll.Perplexity();
-    CHECK(ppl.value == doctest::Approx(std::exp(expected.sum / static_cast<double>(expected.n))).epsilon(1e-7));
+    CHECK(ppl.value ==
+          doctest::Approx(std::exp(expected.sum / static_cast<double>(expected.n))).epsilon(1e-7));
     CHECK(ppl.error > 0);
     CHECK(ppl.error == doctest::Approx(expected.Perplexity().error).epsilon(1e-5));
   }
@@ -129,18 +136,19 @@ TEST_CASE("Stopping keeps what was measured") {
   const EvalWindows windows(EvalIds(400, 3), 1, {50, -1, 0});
   const auto engine = f.Make(TinyArch("llama"), 50);
   NllSum second;
-  const PerplexityResult got = MeasurePerplexity(*engine, windows, [&](const PerplexityResult& so_far, size_t) {
-    second = so_far.nll;
-    return so_far.n_windows < 2;
-  });
+  const PerplexityResult got =
+      MeasurePerplexity(*engine, windows, [&](const PerplexityResult& so_far, size_t) {
+        second = so_far.nll;
+        return so_far.n_windows < 2;
+      });
   CHECK_FALSE(got.complete);
   CHECK(got.n_windows == 2);
   CHECK(got.nll.n == 48);
   CHECK(got.nll.sum == second.sum);
   // Stopping after the last window stops nothing.
-  CHECK(MeasurePerplexity(*engine, EvalWindows(EvalIds(50), 1, {50, -1, 0}), [](const PerplexityResult&, size_t) {
-          return false;
-        }).complete);
+  CHECK(MeasurePerplexity(*engine, EvalWindows(EvalIds(50), 1, {50, -1, 0}),
+                          [](const PerplexityResult&, size_t) { return false; })
+            .complete);
 }
 
 TEST_CASE("Logits that are no numbers are an error naming file and place") {
@@ -155,16 +163,18 @@ TEST_CASE("Logits that are no numbers are an error naming file and place") {
   options.threads = 1;
   options.need_tokenizer = false;
   Engine engine(ForEvaluation(options, 32));
-  CHECK_THROWS_WITH_AS(MeasurePerplexity(engine, EvalWindows(EvalIds(64), 1, {32, -1, 0})),
-                       doctest::Contains("nan.gguf: the logits after token 17 of chunk 1 are not numbers"), Error);
+  CHECK_THROWS_WITH_AS(
+      MeasurePerplexity(engine, EvalWindows(EvalIds(64), 1, {32, -1, 0})),
+      doctest::Contains("nan.gguf: the logits after token 17 of chunk 1 are not numbers"), Error);
 }
 
 // The numbers are llama.cpp's (llama-perplexity of August 2026, CPU, -c 512 --chunks 6).
 TEST_CASE("Perplexities of real models agree with llama.cpp within 0.1 %") {
   LUTRA_REQUIRE_SHARED(shared);
   const std::string text = testing::ReadText(shared + "/models/demo-val.txt");
-  const std::pair<const char*, Estimate> models[] = {{"stories260k-f32.gguf", {11.4380, 0.92041}},
-                                                     {"demo-stories-6m-f16.gguf", {33.4366, 3.08794}}};
+  const std::pair<const char*, Estimate> models[] = {
+      {"stories260k-f32.gguf", {11.4380, 0.92041}},
+      {"demo-stories-6m-f16.gguf", {33.4366, 3.08794}}};
   for (const auto& [name, expected] : models) {
     INFO(name);
     EngineOptions options;

@@ -14,17 +14,22 @@ namespace {
 const char* const kPrompts[] = {
     "Once upon a time",
     "The dog and the cat",
-    "Lily went to the park with her mom. She saw a big red ball and a small blue boat. The boat was",
+    "Lily went to the park with her mom. She saw a big red ball and a small blue boat. The boat "
+    "was",
     "One day, a bird",
     "Tom liked to play",
-    "There was a little girl who had a doll. The doll was her best friend. Every day they played in the garden. One day it "
-    "began to rain and the girl could not find the doll. She looked under the bed, behind the door, in the kitchen and in the "
-    "garden, but the doll was not there. Then she heard a sound from the big tree. She ran to the tree and",
+    "There was a little girl who had a doll. The doll was her best friend. Every day they played "
+    "in the garden. One day it "
+    "began to rain and the girl could not find the doll. She looked under the bed, behind the "
+    "door, in the kitchen and in the "
+    "garden, but the doll was not there. Then she heard a sound from the big tree. She ran to the "
+    "tree and",
     "A",
     "Mom said, \"Do not go",
 };
 
-std::unique_ptr<Engine> DemoEngine(uint64_t kv_tokens, int threads = 2, KvType kv_type = KvType::kF16) {
+std::unique_ptr<Engine> DemoEngine(uint64_t kv_tokens, int threads = 2,
+                                   KvType kv_type = KvType::kF16) {
   EngineOptions options;
   options.model_path = std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf";
   options.threads = threads;
@@ -146,7 +151,9 @@ TEST_CASE("Eight mixed streams give the same texts as each alone") {
   }
 }
 
-TEST_CASE("Eight mixed streams give the same texts as each alone with an integer KV cache too, also after interruptions") {
+TEST_CASE(
+    "Eight mixed streams give the same texts as each alone with an integer KV cache too, also "
+    "after interruptions") {
   for (const uint64_t kv_tokens : {uint64_t{8 * 384}, uint64_t{3 * kKvPage}}) {
     const auto engine = DemoEngine(kv_tokens, 2, KvType::kQ8);
     SchedulerOptions options;
@@ -244,7 +251,8 @@ TEST_CASE("A reader that does not read stops its own stream only") {
   endless.max_tokens = SIZE_MAX;
   endless.sampling.ignore_eos = true;
   const auto lazy = scheduler.Submit({endless})[0];
-  for (size_t i = 0; i < 8; ++i) CHECK(Collect(*scheduler.Submit({Request(*engine, i)})[0]).text == Expected()[i].text);
+  for (size_t i = 0; i < 8; ++i)
+    CHECK(Collect(*scheduler.Submit({Request(*engine, i)})[0]).text == Expected()[i].text);
   // The context ends it; every token is there.
   const Result r = Collect(*lazy);
   CHECK(r.finish == FinishReason::kContextFull);
@@ -276,7 +284,8 @@ TEST_CASE("Log probabilities belong to the tokens of the text, the prompt's too"
   Session session(*plain);
   for (size_t i = 0; i + 1 < prompt.size(); ++i) {
     const std::span<const float> logits = session.Feed(std::span(prompt).subspan(i, 1));
-    CHECK(LogprobOf(logits, LogSumExp(logits), prompt[i + 1]).logprob == with.prompt_logprobs[i + 1].token.logprob);
+    CHECK(LogprobOf(logits, LogSumExp(logits), prompt[i + 1]).logprob ==
+          with.prompt_logprobs[i + 1].token.logprob);
   }
   // Scoring alone: nothing is generated.
   r.max_tokens = 0;

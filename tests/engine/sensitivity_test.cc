@@ -16,7 +16,9 @@ using testing::TinyArch;
 
 }  // namespace
 
-TEST_CASE("A sensitivity is the divergence of a model with one rounded tensor over the error of the rounding") {
+TEST_CASE(
+    "A sensitivity is the divergence of a model with one rounded tensor over the error of the "
+    "rounding") {
   EvalFixture f;
   const EvalWindows windows(EvalIds(130, 5), 1, {40, -1, 0});
   const auto source = f.Make(TinyArch("llama"), 40);
@@ -28,11 +30,12 @@ TEST_CASE("A sensitivity is the divergence of a model with one rounded tensor ov
   options.threads = 1;
   const std::vector<uint8_t> before = testing::ReadBytes(file.path());
   size_t calls = 0;
-  const Sensitivities one = MeasureSensitivities(options, quantize, windows, [&](size_t done, size_t all) {
-    CHECK(done == calls);
-    CHECK(done <= all);
-    ++calls;
-  });
+  const Sensitivities one =
+      MeasureSensitivities(options, quantize, windows, [&](size_t done, size_t all) {
+        CHECK(done == calls);
+        CHECK(done <= all);
+        ++calls;
+      });
   CHECK(calls == one.size() + 1);
   CHECK(testing::ReadBytes(file.path()) == before);
   options.threads = 2;
@@ -61,8 +64,10 @@ TEST_CASE("A sensitivity is the divergence of a model with one rounded tensor ov
     GgufWriter writer;
     for (const auto& [key, value] : file.metadata()) writer.Set(key, value);
     for (const GgufTensor& t : file.tensors()) {
-      writer.AddTensor(t.name, t.dims, t.type->id,
-                       t.name == name ? std::span(reinterpret_cast<const uint8_t*>(rounded.data()), tensor.bytes) : std::span(t.data, t.bytes));
+      writer.AddTensor(
+          t.name, t.dims, t.type->id,
+          t.name == name ? std::span(reinterpret_cast<const uint8_t*>(rounded.data()), tensor.bytes)
+                         : std::span(t.data, t.bytes));
     }
     EngineOptions other;
     other.model_path = f.folder / "rounded.gguf";

@@ -231,7 +231,8 @@ TEST_CASE("Options out of range are refused by name and range") {
   CHECK(CodeOf(o, &message) == ErrorCode::kNotFound);
   CHECK(Contains(message, "none.gguf"));
   CHECK(ParseKvType("q8_0") == KvType::kQ8);
-  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8}) CHECK(ParseKvType(KvTypeName(type)) == type);
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8})
+    CHECK(ParseKvType(KvTypeName(type)) == type);
   CHECK_THROWS_WITH_AS(ParseKvType("q4_0"), doctest::Contains("q8, f16 or f32"), Error);
 }
 

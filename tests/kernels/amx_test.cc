@@ -16,11 +16,13 @@ namespace {
 
 // C [16][16] += A [16][4 * quads] x B [quads][16][4] straight from the sum.
 template <class B>
-std::vector<int32_t> Product(const std::vector<int8_t>& a, const std::vector<B>& b, size_t quads, std::vector<int32_t> c) {
+std::vector<int32_t> Product(const std::vector<int8_t>& a, const std::vector<B>& b, size_t quads,
+                             std::vector<int32_t> c) {
   for (size_t m = 0; m < 16; ++m) {
     for (size_t n = 0; n < 16; ++n) {
       int64_t sum = c[m * 16 + n];
-      for (size_t k = 0; k < 4 * quads; ++k) sum += int64_t{a[m * 4 * quads + k]} * b[(k / 4 * 16 + n) * 4 + k % 4];
+      for (size_t k = 0; k < 4 * quads; ++k)
+        sum += int64_t{a[m * 4 * quads + k]} * b[(k / 4 * 16 + n) * 4 + k % 4];
       c[m * 16 + n] = static_cast<int32_t>(static_cast<uint32_t>(sum));  // modulo 2^32
     }
   }
@@ -41,9 +43,10 @@ void CheckTiles(size_t quads, std::mt19937& rng) {
   a[0] = -128;
   b_signed[0] = -128;
   b_unsigned[0] = 255;
-  std::vector<uint8_t> a_memory(16 * a_stride, 0xAA), bs_memory(quads * b_stride, 0xAA), bu_memory(quads * b_stride, 0xAA),
-      c_memory(16 * c_stride, 0xAA), out(16 * c_stride, 0x55);
-  for (size_t r = 0; r < 16; ++r) std::memcpy(&a_memory[r * a_stride], &a[r * 4 * quads], 4 * quads);
+  std::vector<uint8_t> a_memory(16 * a_stride, 0xAA), bs_memory(quads * b_stride, 0xAA),
+      bu_memory(quads * b_stride, 0xAA), c_memory(16 * c_stride, 0xAA), out(16 * c_stride, 0x55);
+  for (size_t r = 0; r < 16; ++r)
+    std::memcpy(&a_memory[r * a_stride], &a[r * 4 * quads], 4 * quads);
   for (size_t r = 0; r < quads; ++r) std::memcpy(&bs_memory[r * b_stride], &b_signed[r * 64], 64);
   for (size_t r = 0; r < quads; ++r) std::memcpy(&bu_memory[r * b_stride], &b_unsigned[r * 64], 64);
   for (size_t r = 0; r < 16; ++r) std::memcpy(&c_memory[r * c_stride], &c[r * 16], 64);

@@ -22,11 +22,14 @@ using testing::SameBitsOrNan;
 
 constexpr double kU = 0x1p-24;
 constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16, KvType::kQ8};
-std::string Name(KvType type) { return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "q8"; }
+std::string Name(KvType type) {
+  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "q8";
+}
 
 // One KV head's keys and values in pages of their own, each allocated alone so that a read past one is seen.
 struct Cache {
-  Cache(KvType type, size_t dk, size_t dv, size_t n_positions) : layout(type, dk, dv), n(n_positions) {
+  Cache(KvType type, size_t dk, size_t dv, size_t n_positions)
+      : layout(type, dk, dv), n(n_positions) {
     for (size_t begin = 0; begin < n; begin += kKvPage) {
       pages.emplace_back(kOffset + layout.bytes);
       std::memset(pages.back().data(), 0xFF, pages.back().size());  // NaN where nothing was stored
@@ -39,9 +42,19 @@ struct Cache {
   void StoreAll(const std::vector<float>& k, const std::vector<float>& v) {
     for (size_t at = 0; at < n; ++at) Store(at, &k[at * layout.dk], &v[at * layout.dv]);
   }
-  AttentionArgs Args(size_t first, size_t n_tokens, size_t n_heads, const float* q, float* out) const {
-    return {&layout, pointers.data(), kOffset, first, n_tokens, n_heads, 1.0f / std::sqrt(static_cast<float>(layout.dk)),
-            q, n_heads * layout.dk, out, n_heads * layout.dv};
+  AttentionArgs Args(size_t first, size_t n_tokens, size_t n_heads, const float* q,
+                     float* out) const {
+    return {&layout,
+            pointers.data(),
+            kOffset,
+            first,
+            n_tokens,
+            n_heads,
+            1.0f / std::sqrt(static_cast<float>(layout.dk)),
+            q,
+            n_heads * layout.dk,
+            out,
+            n_heads * layout.dv};
   }
 
   static constexpr size_t kOffset = 64;
@@ -64,7 +77,8 @@ void InBlocks(size_t first, size_t n_tokens, size_t most, Call call) {
 // The last n_tokens of the cache's positions as queries, on every SIMD choice, against the definition.
 void CheckExact(const Cache& cache, size_t n_heads, size_t n_tokens, const std::vector<float>& q) {
   const size_t dk = cache.layout.dk, dv = cache.layout.dv;
-  INFO(Name(cache.layout.type), " dk ", dk, " dv ", dv, " heads ", n_heads, " tokens ", n_tokens, " positions ", cache.n);
+  INFO(Name(cache.layout.type), " dk ", dk, " dv ", dv, " heads ", n_heads, " tokens ", n_tokens,
+       " positions ", cache.n);
   const size_t first = cache.n - n_tokens;
   std::vector<float> expected(n_tokens * n_heads * dv), got(expected.size());
   for (size_t i = 0; i < n_tokens * n_heads; ++i) {
@@ -74,7 +88,8 @@ void CheckExact(const Cache& cache, size_t n_heads, size_t n_tokens, const std::
     size_t wrong = 0;
     for (size_t i = 0; i < got.size(); ++i) {
       if (SameBitsOrNan(got[i], expected[i])) continue;
-      if (wrong++ == 0) FAIL_CHECK("query ", i / dv, " column ", i % dv, ": ", got[i], ", not ", expected[i]);
+      if (wrong++ == 0)
+        FAIL_CHECK("query ", i / dv, " column ", i % dv, ": ", got[i], ", not ", expected[i]);
     }
     CHECK(wrong == 0);
   };
@@ -83,15 +98,16 @@ void CheckExact(const Cache& cache, size_t n_heads, size_t n_tokens, const std::
       INFO("blocks of ", most);
       std::fill(got.begin(), got.end(), -1.0f);
       InBlocks(first, n_tokens, most, [&](size_t at, size_t n) {
-        Attend(cache.Args(at, n, n_heads, &q[(at - first) * n_heads * dk], &got[(at - first) * n_heads * dv]));
+        Attend(cache.Args(at, n, n_heads, &q[(at - first) * n_heads * dk],
+                          &got[(at - first) * n_heads * dv]));
       });
       check();
     }
     INFO("segment by segment");
     std::fill(got.begin(), got.end(), -1.0f);
     InBlocks(first, n_tokens, 5, [&](size_t at, size_t n) {
-      const AttentionArgs args =
-          cache.Args(at, n, n_heads, &q[(at - first) * n_heads * dk], &got[(at - first) * n_heads * dv]);
+      const AttentionArgs args = cache.Args(at, n, n_heads, &q[(at - first) * n_heads * dk],
+                                            &got[(at - first) * n_heads * dv]);
       const size_t n_segments = NumSegments(args.n_pages());
       AlignedArray<float> states(n_segments * n * n_heads * StateFloats(cache.layout));
       for (size_t s = n_segments; s-- > 0;) AttendSegment(args, s, states.data());
@@ -101,18 +117,20 @@ void CheckExact(const Cache& cache, size_t n_heads, size_t n_tokens, const std::
   });
 }
 
-void CheckRandom(KvType type, size_t dk, size_t dv, size_t n_heads, size_t n_positions, size_t n_tokens, std::mt19937& rng,
-                 float k_scale = 1.0f) {
+void CheckRandom(KvType type, size_t dk, size_t dv, size_t n_heads, size_t n_positions,
+                 size_t n_tokens, std::mt19937& rng, float k_scale = 1.0f) {
   Cache cache(type, dk, dv, n_positions);
   cache.StoreAll(RandomFloats(n_positions * dk, rng, k_scale), RandomFloats(n_positions * dv, rng));
   CheckExact(cache, n_heads, n_tokens, RandomFloats(n_tokens * n_heads * dk, rng));
 }
 
 // The definition against double, over what is stored.
-void CheckNear(KvType type, size_t dk, size_t dv, size_t n_positions, float k_scale, std::mt19937& rng) {
+void CheckNear(KvType type, size_t dk, size_t dv, size_t n_positions, float k_scale,
+               std::mt19937& rng) {
   INFO(Name(type), " dk ", dk, " dv ", dv, " positions ", n_positions, " keys times ", k_scale);
   Cache cache(type, dk, dv, n_positions);
-  const auto k = RandomFloats(n_positions * dk, rng, k_scale), v = RandomFloats(n_positions * dv, rng);
+  const auto k = RandomFloats(n_positions * dk, rng, k_scale),
+             v = RandomFloats(n_positions * dv, rng);
   cache.StoreAll(k, v);
   const auto q = RandomFloats(dk, rng);
   const AttentionArgs args = cache.Args(n_positions - 1, 1, 1, q.data(), nullptr);
@@ -121,8 +139,8 @@ void CheckNear(KvType type, size_t dk, size_t dv, size_t n_positions, float k_sc
 
   const bool q8 = type == KvType::kQ8;
   const auto stored = [&](bool of_v, size_t j, size_t i) {
-    return static_cast<double>(
-        KvElement(cache.layout, cache.pointers[j / kKvPage] + Cache::kOffset, of_v, j % kKvPage, i));
+    return static_cast<double>(KvElement(cache.layout, cache.pointers[j / kKvPage] + Cache::kOffset,
+                                         of_v, j % kKvPage, i));
   };
   // What the query is to the stored keys: itself, or transformed and quantized.
   std::vector<double> query(q.begin(), q.end());
@@ -131,7 +149,8 @@ void CheckNear(KvType type, size_t dk, size_t dv, size_t n_positions, float k_sc
     std::vector<int8_t> ints(dk);
     HadamardRow(row.data(), dk);
     const double scale = static_cast<double>(QuantizeHeadRow(row.data(), dk, ints.data()));
-    for (size_t i = 0; i < dk; ++i) query[i] = ints[i] * scale / static_cast<double>(HadamardBlock(dk));
+    for (size_t i = 0; i < dk; ++i)
+      query[i] = ints[i] * scale / static_cast<double>(HadamardBlock(dk));
   }
   std::vector<double> s(n_positions), exact(dv);
   double q_norm = 0, k_norm = 0, max = -HUGE_VAL, total = 0, v_max = 0;
@@ -158,15 +177,18 @@ void CheckNear(KvType type, size_t dk, size_t dv, size_t n_positions, float k_sc
   }
   // A score is off by its dot product's roundings (Cauchy and Schwarz; at most dk of them, in order), four more and those of
   // score - max; a weight by twice that and 2^x; the sums of weights and values by one rounding a position or page.
-  const double score_error = static_cast<double>(args.scale) * std::sqrt(q_norm * k_norm) * (static_cast<double>(dk) + 8) * kU;
+  const double score_error = static_cast<double>(args.scale) * std::sqrt(q_norm * k_norm) *
+                             (static_cast<double>(dk) + 8) * kU;
   const double weight_error = 2 * score_error + (std::min(spread, 50.0) * 4 + 12) * kU;
-  double bound = v_max * (2 * weight_error + (static_cast<double>(n_positions) + 32) * kU) +
-                 v_max * static_cast<double>(n_positions) * 0x1p-63;  // weights below 2^-64 count as that
+  double bound =
+      v_max * (2 * weight_error + (static_cast<double>(n_positions) + 32) * kU) +
+      v_max * static_cast<double>(n_positions) * 0x1p-63;  // weights below 2^-64 count as that
   // q8: a weight is rounded to 1/255 or 1/65535 of its page's greatest. Where that is a byte, at least 8 times the greatest weight
   // has been summed by the end of the segment.
   if (q8) bound += v_max * kKvPage * 0.5 * std::max(1.0 / 65535, total >= 8 ? 1.0 / 255 / 8 : 0.0);
   size_t wrong = 0;
-  for (size_t i = 0; i < dv; ++i) wrong += !(std::fabs(static_cast<double>(y[i]) - exact[i] / total) <= bound);
+  for (size_t i = 0; i < dv; ++i)
+    wrong += !(std::fabs(static_cast<double>(y[i]) - exact[i] / total) <= bound);
   CHECK(wrong == 0);
 }
 
@@ -194,8 +216,10 @@ TEST_CASE("Attention equals its definition for any head size, head count and num
 
 TEST_CASE("Attention equals its definition over several segments") {
   std::mt19937 rng(32);
-  static_assert(NumSegments(1) == 1 && NumSegments(8) == 1 && NumSegments(9) == 2 && NumSegments(128) == 16);
-  static_assert(NumSegments(129) <= kMaxSegments && SegmentPages(129) == 9 && NumSegments(100000) <= kMaxSegments);
+  static_assert(NumSegments(1) == 1 && NumSegments(8) == 1 && NumSegments(9) == 2 &&
+                NumSegments(128) == 16);
+  static_assert(NumSegments(129) <= kMaxSegments && SegmentPages(129) == 9 &&
+                NumSegments(100000) <= kMaxSegments);
   for (const KvType type : kTypes) {
     CheckRandom(type, 32, 32, 2, 8 * kKvPage, 3, rng);
     CheckRandom(type, 32, 32, 2, 8 * kKvPage + 1, 3, rng);
@@ -208,7 +232,8 @@ TEST_CASE("Attention is near double over what the cache holds") {
   std::mt19937 rng(33);
   for (const KvType type : kTypes) {
     for (const size_t dim : {1, 20, 64, 80, 128, 192}) {
-      for (const size_t n_positions : {1, 2, 127, 128, 129, 300}) CheckNear(type, dim, dim, n_positions, 1.0f, rng);
+      for (const size_t n_positions : {1, 2, 127, 128, 129, 300})
+        CheckNear(type, dim, dim, n_positions, 1.0f, rng);
     }
     CheckNear(type, 192, 128, 150, 1.0f, rng);
     CheckNear(type, 64, 64, 600, 40.0f, rng);
@@ -238,9 +263,11 @@ TEST_CASE("The q8 cache holds rows to half a step of their greatest element") {
       size_t wrong = 0;
       const uint8_t* head = cache.pointers[at / kKvPage] + Cache::kOffset;
       for (size_t i = 0; i < dim; ++i) {
-        const double k_error = static_cast<double>(KvElement(cache.layout, head, false, at % kKvPage, i)) - rotated[i];
-        const double v_error = static_cast<double>(KvElement(cache.layout, head, true, at % kKvPage, i)) -
-                               static_cast<double>(v[at * dim + i]);
+        const double k_error =
+            static_cast<double>(KvElement(cache.layout, head, false, at % kKvPage, i)) - rotated[i];
+        const double v_error =
+            static_cast<double>(KvElement(cache.layout, head, true, at % kKvPage, i)) -
+            static_cast<double>(v[at * dim + i]);
         const double step = (1 + 0x1p-7) / 127 / 2 * (1 + 1e-4);  // the scale is rounded up to bf16
         wrong += !(std::fabs(k_error) <= k_max * step) + !(std::fabs(v_error) <= v_max * step);
       }
@@ -273,7 +300,8 @@ TEST_CASE("Storing gives the same bytes on every SIMD choice and touches its pos
         for (const size_t at : {0, 77}) {
           for (size_t i = 0; i < dim; ++i) {
             for (const bool of_v : {false, true}) {
-              before.push_back(KvElement(again.layout, again.pointers[0] + Cache::kOffset, of_v, at, i));
+              before.push_back(
+                  KvElement(again.layout, again.pointers[0] + Cache::kOffset, of_v, at, i));
               after.push_back(KvElement(cache.layout, head, of_v, at, i));
             }
           }
@@ -296,20 +324,24 @@ TEST_CASE("The largest keys, queries and values do not overflow the integers") {
       for (size_t j = 0; j < n; ++j) {
         for (size_t i = 0; i < dim; ++i) {
           k[j * dim + i] = i % block == 0 ? (alternate && j % 2 != 0 ? -1.0f : 1.0f) : 0.0f;
-          v[j * dim + i] = alternate ? (rng() % 2 != 0 ? -3.0f : 3.0f) : (i % 2 != 0 ? -3.0f : 3.0f);
+          v[j * dim + i] =
+              alternate ? (rng() % 2 != 0 ? -3.0f : 3.0f) : (i % 2 != 0 ? -3.0f : 3.0f);
         }
       }
-      for (size_t i = 0; i < q.size(); ++i) q[i] = i % block == 0 ? (i / dim % 2 != 0 ? -1e-3f : 1e-3f) : 0.0f;
+      for (size_t i = 0; i < q.size(); ++i)
+        q[i] = i % block == 0 ? (i / dim % 2 != 0 ? -1e-3f : 1e-3f) : 0.0f;
       Cache cache(KvType::kQ8, dim, dim, n);
       cache.StoreAll(k, v);
       for (size_t i = 0; i < dim; ++i) {
-        CHECK(std::fabs(KvElement(cache.layout, cache.pointers[0] + Cache::kOffset, false, 0, i)) > 0.99f);
+        CHECK(std::fabs(KvElement(cache.layout, cache.pointers[0] + Cache::kOffset, false, 0, i)) >
+              0.99f);
       }
       CheckExact(cache, 2, 2, q);
       if (!alternate) {  // all values equal: so is the result, within the rounding of the weights
         std::vector<float> out(dim);
         Attend(cache.Args(n - 1, 1, 1, q.data(), out.data()));
-        for (size_t i = 0; i < dim; ++i) CHECK(std::fabs(out[i]) == doctest::Approx(3.0).epsilon(0.02));
+        for (size_t i = 0; i < dim; ++i)
+          CHECK(std::fabs(out[i]) == doctest::Approx(3.0).epsilon(0.02));
       }
     }
   }

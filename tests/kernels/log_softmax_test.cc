@@ -92,10 +92,12 @@ TEST_CASE("SumExpDifference gives KL divergences") {
     double kl = 0;
     for (size_t i = 0; i < n; ++i) {
       if (a[i] == -kInf) continue;
-      kl += std::exp(a[i] - max_a) / sum_a * ((a[i] - max_a - std::log(sum_a)) - (b[i] - max_b - std::log(sum_b)));
+      kl += std::exp(a[i] - max_a) / sum_a *
+            ((a[i] - max_a - std::log(sum_a)) - (b[i] - max_b - std::log(sum_b)));
     }
     const ExpSum sa = SumExp(a.data(), n), sb = SumExp(b.data(), n);
-    const double difference = SameDouble([&] { return SumExpDifference(a.data(), sa.max, b.data(), n); });
+    const double difference =
+        SameDouble([&] { return SumExpDifference(a.data(), sa.max, b.data(), n); });
     const double got = difference / sa.sum + std::log(sb.sum) - std::log(sa.sum) + sb.max - sa.max;
     CHECK(std::fabs(got - kl) < 2e-8);
     CHECK(SumExpDifference(a.data(), sa.max, a.data(), n) == 0.0);
@@ -123,13 +125,17 @@ TEST_CASE("Log probabilities in 16 bits are within half a step, over at most 16 
     if (n > 1) CHECK(codes[sum.argmax] == 65535);
     double kl = 0;
     for (size_t i = 0; i < n; ++i) {
-      const double exact = std::max(static_cast<double>(x[i]), static_cast<double>(least)) - sum.max - log_sum;
-      const double coded = static_cast<double>(scale.step) * codes[i] + static_cast<double>(scale.min_log_prob);
+      const double exact =
+          std::max(static_cast<double>(x[i]), static_cast<double>(least)) - sum.max - log_sum;
+      const double coded =
+          static_cast<double>(scale.step) * codes[i] + static_cast<double>(scale.min_log_prob);
       CHECK(std::fabs(coded - exact) <= 0.5 * static_cast<double>(scale.step) + 4e-6);
-      if (coded > -16) kl += std::exp(coded) * (coded - (static_cast<double>(x[i]) - sum.max - log_sum));
+      if (coded > -16)
+        kl += std::exp(coded) * (coded - (static_cast<double>(x[i]) - sum.max - log_sum));
     }
     const float lse = static_cast<float>(sum.max + log_sum);
-    const double got = SameDouble([&] { return SumCodedDifference(scale, codes.data(), x.data(), lse, n); });
+    const double got =
+        SameDouble([&] { return SumCodedDifference(scale, codes.data(), x.data(), lse, n); });
     CHECK(std::fabs(got - kl) < 1e-5);
   }
 }

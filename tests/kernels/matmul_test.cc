@@ -26,8 +26,8 @@ using testing::RandomFloats;
 using testing::SameBits;
 
 // Random rows of a type: any bytes, except that scales which are floats must be finite and of ordinary size.
-std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows, size_t n_cols, std::mt19937& rng,
-                                int fill = -1) {
+std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows, size_t n_cols,
+                                std::mt19937& rng, int fill = -1) {
   std::vector<uint8_t> bytes(n_rows * RowBytes(type, n_cols));
   for (uint8_t& b : bytes) b = fill >= 0 ? static_cast<uint8_t>(fill) : static_cast<uint8_t>(rng());
   std::vector<float> values(n_cols);
@@ -44,16 +44,18 @@ std::vector<uint8_t> RandomRows(const TensorTypeInfo& type, size_t n_rows, size_
       }
       if (bad == n_cols) break;
       const size_t block = bad / type.block_weights * type.block_bytes + type.row_header_bytes;
-      for (size_t i = 0; i < type.row_header_bytes; ++i) row[i] = static_cast<uint8_t>(rng() & 0x3B);
-      for (size_t i = 0; i < type.block_bytes; ++i) row[block + i] = static_cast<uint8_t>(rng() & 0x3B);
+      for (size_t i = 0; i < type.row_header_bytes; ++i)
+        row[i] = static_cast<uint8_t>(rng() & 0x3B);
+      for (size_t i = 0; i < type.block_bytes; ++i)
+        row[block + i] = static_cast<uint8_t>(rng() & 0x3B);
     }
   }
   return bytes;
 }
 
 // Multiplies on `n_threads` threads and compares every element with the definition.
-void CheckMatrix(const TensorTypeInfo& type, const std::vector<uint8_t>& rows, size_t n_rows, size_t n_cols,
-                 const std::vector<float>& x, size_t n_tokens, int n_threads) {
+void CheckMatrix(const TensorTypeInfo& type, const std::vector<uint8_t>& rows, size_t n_rows,
+                 size_t n_cols, const std::vector<float>& x, size_t n_tokens, int n_threads) {
   ThreadPool pool(n_threads);
   std::vector<float> y(n_tokens * n_rows, -1.0f);
   MatrixInput input(n_tokens, n_cols);
@@ -76,7 +78,8 @@ void CheckMatrix(const TensorTypeInfo& type, const std::vector<uint8_t>& rows, s
     REQUIRE(ExactMatVec(type.id, rows.data(), n_rows, view, expected.data()));
     for (size_t r = 0; r < n_rows; ++r) {
       if (SameBits(y[t * n_rows + r], expected[r])) continue;
-      if (wrong++ == 0) FAIL_CHECK("token ", t, " row ", r, ": ", y[t * n_rows + r], " is not ", expected[r]);
+      if (wrong++ == 0)
+        FAIL_CHECK("token ", t, " row ", r, ": ", y[t * n_rows + r], " is not ", expected[r]);
     }
   }
   CHECK(wrong == 0);
@@ -89,11 +92,12 @@ TEST_CASE("Quantized activations: SIMD equals the definition on every target") {
   for (const size_t unit : {size_t{32}, size_t{256}}) {
     std::vector<float> x = RandomFloats(2048, rng);
     for (size_t i = 256; i < 512; ++i) x[i] = 0;
-    for (size_t i = 512; i < 768; ++i) x[i] *= 1e-32f;                      // below the smallest scale
+    for (size_t i = 512; i < 768; ++i) x[i] *= 1e-32f;  // below the smallest scale
     for (size_t i = 768; i < 1024; ++i) x[i] *= 1e30f;
     x[1030] = std::numeric_limits<float>::infinity();
     x[1290] = std::numeric_limits<float>::quiet_NaN();
-    for (size_t i = 1536; i < 1792; ++i) x[i] = (i % 2 ? 0.5f : 127.0f);    // exact halves: ties to even
+    for (size_t i = 1536; i < 1792; ++i)
+      x[i] = (i % 2 ? 0.5f : 127.0f);  // exact halves: ties to even
     std::vector<int8_t> q0(2048), q1(2048);
     std::vector<float> d0(64), d1(64);
     std::vector<int16_t> a0(128), a1(128);
@@ -114,10 +118,18 @@ TEST_CASE_TEMPLATE_DEFINE("Products equal the scalar definition bit for bit", F,
   INFO("format ", type.name);
   std::mt19937 rng(type.id);
   ForEachSimd([&] {
-    for (const auto& [n_rows, n_cols, n_tokens] :
-         {std::tuple<size_t, size_t, size_t>{1, 256, 1}, {16, 512, 1}, {17, 256, 2}, {37, 768, 3}, {5, 256, 5},
-          {64, 512, 15}, {100, 1024, 8}, {33, 256, 23}, {600, 256, 1}, {600, 256, 9},
-          {47, 512, 70}, {31, 768, 13}}) {
+    for (const auto& [n_rows, n_cols, n_tokens] : {std::tuple<size_t, size_t, size_t>{1, 256, 1},
+                                                   {16, 512, 1},
+                                                   {17, 256, 2},
+                                                   {37, 768, 3},
+                                                   {5, 256, 5},
+                                                   {64, 512, 15},
+                                                   {100, 1024, 8},
+                                                   {33, 256, 23},
+                                                   {600, 256, 1},
+                                                   {600, 256, 9},
+                                                   {47, 512, 70},
+                                                   {31, 768, 13}}) {
       const auto rows = RandomRows(type, n_rows, n_cols, rng);
       CheckMatrix(type, rows, n_rows, n_cols, RandomFloats(n_tokens * n_cols, rng), n_tokens, 2);
     }
@@ -132,7 +144,8 @@ TEST_CASE_TEMPLATE_DEFINE("Products equal the scalar definition bit for bit", F,
 }
 TEST_CASE_TEMPLATE_APPLY(matmul_exact, AllFormats);
 
-TEST_CASE_TEMPLATE_DEFINE("Worst-case lanes and activations neither overflow nor saturate", F, matmul_worst) {
+TEST_CASE_TEMPLATE_DEFINE("Worst-case lanes and activations neither overflow nor saturate", F,
+                          matmul_worst) {
   const TensorTypeInfo& type = *FindTensorType(F::kInfo.type_id);
   std::mt19937 rng(7);
   ForEachSimd([&] {
@@ -158,12 +171,15 @@ TEST_CASE("More tokens than one pass over a decoded block takes") {
   for (const uint32_t id : {Iq4K::kInfo.type_id, Q4K::kInfo.type_id, Q4_0::kInfo.type_id}) {
     const TensorTypeInfo& type = *FindTensorType(id);
     ForEachSimdAndTiles([&] {
-      CheckMatrix(type, RandomRows(type, 33, 256, rng), 33, 256, RandomFloats(519 * 256, rng), 519, 2);
+      CheckMatrix(type, RandomRows(type, 33, 256, rng), 33, 256, RandomFloats(519 * 256, rng), 519,
+                  2);
     });
   }
 }
 
-TEST_CASE("Products agree with a float product of the dequantized weights within the activations' rounding") {
+TEST_CASE(
+    "Products agree with a float product of the dequantized weights within the activations' "
+    "rounding") {
   std::mt19937 rng(5);
   ForEachFormat<AllFormats>([&]<class F>() {
     const TensorTypeInfo& type = *FindTensorType(F::kInfo.type_id);
@@ -191,13 +207,22 @@ TEST_CASE("Products agree with a float product of the dequantized weights within
   });
 }
 
-TEST_CASE("Float matrices: the same bits on every target, thread count and batch; close to double") {
+TEST_CASE(
+    "Float matrices: the same bits on every target, thread count and batch; close to double") {
   std::mt19937 rng(3);
   for (const uint32_t id : {0u, 1u, 30u}) {
     const TensorTypeInfo& type = *FindTensorType(id);
-    for (const auto& [n_rows, n_cols, n_tokens] :
-         {std::tuple<size_t, size_t, size_t>{1, 1, 1}, {5, 7, 2}, {6, 64, 3}, {33, 100, 5}, {8, 256, 1}, {16, 15, 7},
-          {37, 1100, 50}, {19, 512, 101}, {6, 1041, 6}, {9, 2048, 13}, {5, 8211, 10}}) {
+    for (const auto& [n_rows, n_cols, n_tokens] : {std::tuple<size_t, size_t, size_t>{1, 1, 1},
+                                                   {5, 7, 2},
+                                                   {6, 64, 3},
+                                                   {33, 100, 5},
+                                                   {8, 256, 1},
+                                                   {16, 15, 7},
+                                                   {37, 1100, 50},
+                                                   {19, 512, 101},
+                                                   {6, 1041, 6},
+                                                   {9, 2048, 13},
+                                                   {5, 8211, 10}}) {
       std::vector<uint8_t> bytes(n_rows * n_cols * type.block_bytes);
       std::normal_distribution<float> normal;
       for (size_t i = 0; i < n_rows * n_cols; ++i) {
@@ -215,11 +240,13 @@ TEST_CASE("Float matrices: the same bits on every target, thread count and batch
       std::vector<std::vector<float>> results;
       ForEachSimd([&] {
         std::vector<float> y(n_rows * n_tokens);
-        FloatMatMul(id, bytes.data(), 0, n_rows, n_cols, x.data(), n_cols, 0, n_tokens, y.data(), n_rows);
+        FloatMatMul(id, bytes.data(), 0, n_rows, n_cols, x.data(), n_cols, 0, n_tokens, y.data(),
+                    n_rows);
         results.push_back(y);
         for (size_t r = 0; r < n_rows; ++r) {  // one row and token at a time
           for (size_t t = 0; t < n_tokens; ++t) {
-            FloatMatMul(id, bytes.data(), r, r + 1, n_cols, x.data(), n_cols, t, t + 1, y.data(), n_rows);
+            FloatMatMul(id, bytes.data(), r, r + 1, n_cols, x.data(), n_cols, t, t + 1, y.data(),
+                        n_rows);
           }
         }
         results.push_back(y);
@@ -237,7 +264,8 @@ TEST_CASE("Float matrices: the same bits on every target, thread count and batch
           float sums[16] = {};  // the definition: 16 partial sums, then halves
           for (size_t k = 0; k < (n_cols + 15) / 16 * 16; ++k) {
             const bool padded = k >= n_cols;
-            sums[k % 16] = std::fma(padded ? 0.0f : values[k], padded ? 0.0f : x[t * n_cols + k], sums[k % 16]);
+            sums[k % 16] = std::fma(padded ? 0.0f : values[k], padded ? 0.0f : x[t * n_cols + k],
+                                    sums[k % 16]);
           }
           for (size_t half = 8; half > 0; half /= 2) {
             for (size_t i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
@@ -263,8 +291,12 @@ TEST_CASE("Float matrices: an infinite or undefined f16 weight is one on every t
     const std::vector<float> x(kCols, 0.5f);
     ForEachSimd([&] {
       std::vector<float> y(kRows);
-      FloatMatMul(1, reinterpret_cast<const uint8_t*>(w.data()), 0, kRows, kCols, x.data(), kCols, 0, 1, y.data(), kRows);
-      for (const float v : y) CHECK(testing::SameBitsOrNan(v, special == 0x7C00 ? HUGE_VALF : special == 0xFC00 ? -HUGE_VALF : NAN));
+      FloatMatMul(1, reinterpret_cast<const uint8_t*>(w.data()), 0, kRows, kCols, x.data(), kCols,
+                  0, 1, y.data(), kRows);
+      for (const float v : y)
+        CHECK(testing::SameBitsOrNan(v, special == 0x7C00   ? HUGE_VALF
+                                        : special == 0xFC00 ? -HUGE_VALF
+                                                            : NAN));
     });
   }
 }
@@ -301,7 +333,8 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
       for (const float v : values) greatest = std::max(greatest, std::fabs(static_cast<double>(v)));
       for (size_t t = 0; t < 20; ++t) {
         double bound = 0;
-        for (size_t k = 0; k < n_cols; ++k) bound += std::fabs(x[t * n_cols + k]) * greatest * 2 / 127;
+        for (size_t k = 0; k < n_cols; ++k)
+          bound += std::fabs(x[t * n_cols + k]) * greatest * 2 / 127;
         bounds.push_back(static_cast<float>(bound));
       }
     }
@@ -314,7 +347,8 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
       if (rounded.empty()) rounded = fast;
       CHECK(fast == rounded);
       for (size_t r = 0; r < n_rows; ++r) {
-        for (size_t t = 0; t < 20; ++t) CHECK(std::fabs(fast[t * n_rows + r] - exact[t * n_rows + r]) <= bounds[r * 20 + t]);
+        for (size_t t = 0; t < 20; ++t)
+          CHECK(std::fabs(fast[t * n_rows + r] - exact[t * n_rows + r]) <= bounds[r * 20 + t]);
       }
     });
   });
@@ -322,7 +356,8 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
 }
 
 TEST_CASE("SIMD choice: unknown names are refused with the list") {
-  CHECK_THROWS_WITH_AS(SetSimd("mmx"), doctest::Contains(("auto " + AvailableSimd().front()).c_str()), Error);
+  CHECK_THROWS_WITH_AS(SetSimd("mmx"),
+                       doctest::Contains(("auto " + AvailableSimd().front()).c_str()), Error);
   try {
     SetSimd("mmx");
   } catch (const Error& e) {
@@ -338,12 +373,14 @@ TEST_CASE("SIMD choice: AMX can be forbidden") {
   CHECK((FindTilePanelMatMul(Q4K::kInfo.type_id) == nullptr));
   SetSimd("auto");
   CHECK(SimdName() == AvailableSimd().back());
-  if (!CpuHasAmxInt8()) CHECK_THROWS_WITH_AS(SetSimd("amx"), doctest::Contains("has no 'amx'"), Error);
+  if (!CpuHasAmxInt8())
+    CHECK_THROWS_WITH_AS(SetSimd("amx"), doctest::Contains("has no 'amx'"), Error);
 }
 #endif
 
 // What the tile registers of the machine would do is tests/kernels/amx_test.cc's; here the product on top of them.
-TEST_CASE_TEMPLATE_DEFINE("Tiles: products equal the definition at every tail of tokens and rows", F, matmul_tiles) {
+TEST_CASE_TEMPLATE_DEFINE("Tiles: products equal the definition at every tail of tokens and rows",
+                          F, matmul_tiles) {
   const TensorTypeInfo& type = *FindTensorType(F::kInfo.type_id);
   INFO("format ", type.name);
   std::mt19937 rng(type.id + 100);
@@ -355,13 +392,17 @@ TEST_CASE_TEMPLATE_DEFINE("Tiles: products equal the definition at every tail of
     REQUIRE((FindTilePanelMatMul(type.id) != nullptr));
     const auto check = [&](size_t n_rows, size_t n_cols, size_t n_tokens) {
       INFO(n_rows, " rows, ", n_cols, " columns, ", n_tokens, " tokens");
-      CheckMatrix(type, RandomRows(type, n_rows, n_cols, rng), n_rows, n_cols, RandomFloats(n_tokens * n_cols, rng), n_tokens, 2);
+      CheckMatrix(type, RandomRows(type, n_rows, n_cols, rng), n_rows, n_cols,
+                  RandomFloats(n_tokens * n_cols, rng), n_tokens, 2);
     };
-    for (size_t n_tokens = 17; n_tokens <= 70; ++n_tokens) check(1 + n_tokens % 19, 256 + n_tokens % 2 * 256, n_tokens);
-    for (const size_t n_rows : {1, 15, 16, 17, 33, 64, 65, 127, 128, 129, 145, 255, 600}) check(n_rows, 512, 17 + n_rows % 54);
+    for (size_t n_tokens = 17; n_tokens <= 70; ++n_tokens)
+      check(1 + n_tokens % 19, 256 + n_tokens % 2 * 256, n_tokens);
+    for (const size_t n_rows : {1, 15, 16, 17, 33, 64, 65, 127, 128, 129, 145, 255, 600})
+      check(n_rows, 512, 17 + n_rows % 54);
     check(40, 2048, 40);
     if (F::kActivations == Activations::kQ8x32) {
-      for (const size_t n_cols : {size_t{type.block_weights}, size_t{192}, size_t{320}}) check(35, n_cols, 37);
+      for (const size_t n_cols : {size_t{type.block_weights}, size_t{192}, size_t{320}})
+        check(35, n_cols, 37);
     }
     for (const int fill : {0x00, 0x3B, 0xBB, 0x0F, 0xF0, 0x7F, 0xFF}) {
       const auto rows = RandomRows(type, 16, 512, rng, fill);

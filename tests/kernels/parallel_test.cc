@@ -29,7 +29,8 @@ TEST_CASE("For: every index once, whatever the thread count, in and outside a re
       }
       for (size_t i = 0; i < seen.size(); ++i) {
         int expected = 0;
-        for (int phase = 0; phase < 200; ++phase) expected += i < static_cast<size_t>(phase * 5 % 1000);
+        for (int phase = 0; phase < 200; ++phase)
+          expected += i < static_cast<size_t>(phase * 5 % 1000);
         REQUIRE(seen[i] == expected);
       }
     }
@@ -66,16 +67,20 @@ namespace {
 // A fake /proc and /sys below a temporary folder.
 class FakeRoot {
  public:
-  FakeRoot() : dir_(std::filesystem::temp_directory_path() / ("lutra_root_" + std::to_string(++counter_) + "_" + std::to_string(getpid()))) {
+  FakeRoot()
+      : dir_(std::filesystem::temp_directory_path() /
+             ("lutra_root_" + std::to_string(++counter_) + "_" + std::to_string(getpid()))) {
     std::filesystem::create_directories(dir_);
   }
   ~FakeRoot() { std::filesystem::remove_all(dir_); }
   void Write(const std::string& path, const std::string& text) const {
-    std::filesystem::create_directories((dir_.string() + path).substr(0, (dir_.string() + path).rfind('/')));
+    std::filesystem::create_directories(
+        (dir_.string() + path).substr(0, (dir_.string() + path).rfind('/')));
     std::ofstream(dir_.string() + path) << text;
   }
   void Siblings(int cpu, const std::string& list) const {
-    Write("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list", list + "\n");
+    Write("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list",
+          list + "\n");
   }
   std::string path() const { return dir_.string(); }
 
@@ -88,7 +93,8 @@ class FakeRoot {
 
 TEST_CASE("Thread advice: physical cores, affinity, hybrid cores, cgroup quotas") {
   FakeRoot root;
-  for (int c = 0; c < 8; ++c) root.Siblings(c, std::to_string(c % 4) + "," + std::to_string(c % 4 + 4));
+  for (int c = 0; c < 8; ++c)
+    root.Siblings(c, std::to_string(c % 4) + "," + std::to_string(c % 4 + 4));
   CHECK(AdviseThreads(root.path(), "0-7").threads == 4);
   CHECK(AdviseThreads(root.path(), "0,4").threads == 1);
   CHECK(AdviseThreads(root.path(), "1-3").threads == 3);

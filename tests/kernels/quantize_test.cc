@@ -32,7 +32,8 @@ struct Encoded {
   std::vector<float> values;
 };
 
-Encoded Encode(const TensorTypeInfo& type, const std::vector<float>& x, const std::vector<float>& importance = {}) {
+Encoded Encode(const TensorTypeInfo& type, const std::vector<float>& x,
+               const std::vector<float>& importance = {}) {
   Encoded e;
   e.bytes.resize(RowBytes(type, x.size()));
   e.values.resize(x.size());
@@ -42,7 +43,8 @@ Encoded Encode(const TensorTypeInfo& type, const std::vector<float>& x, const st
 }
 
 // sqrt(sum w (x - y)^2 / sum w x^2), w = 1 without importances.
-double RelativeError(const float* x, const float* y, size_t n, const std::vector<float>& importance = {}) {
+double RelativeError(const float* x, const float* y, size_t n,
+                     const std::vector<float>& importance = {}) {
   double error = 0, square = 0;
   for (size_t i = 0; i < n; ++i) {
     const double w = importance.empty() ? 1.0 : static_cast<double>(importance[i]);
@@ -79,7 +81,8 @@ TEST_CASE("Every row of the reference material is encoded at least as well as by
   for (const TensorTypeInfo* type : BlockTypes()) {
     const std::string name = type->name;
     INFO(name);
-    if (name == "IQ1_BN" || name == "IQ2_BN" || name.starts_with("TQ")) continue;  // their golden values are wrong, or absent
+    if (name == "IQ1_BN" || name == "IQ2_BN" || name.starts_with("TQ"))
+      continue;  // their golden values are wrong, or absent
     const std::vector<uint8_t> file = testing::ReadBytes(GoldenPath(shared, type->name));
     uint32_t head[5];
     std::memcpy(head, file.data(), sizeof head);
@@ -106,7 +109,8 @@ TEST_CASE("Every row of the reference material is encoded at least as well as by
         const double ours_weighted = RelativeError(row, e.values.data(), n, importance);
         const double reference_weighted = RelativeError(row, theirs_row, n, importance);
         CHECK((ours_weighted <= reference_weighted * 1.08 || ours_weighted < 0.0101));
-        log_weighted += std::log(std::max(ours_weighted, 1e-4) / std::max(reference_weighted, 1e-4));
+        log_weighted +=
+            std::log(std::max(ours_weighted, 1e-4) / std::max(reference_weighted, 1e-4));
         ++n_weighted;
       }
     }
@@ -123,13 +127,16 @@ TEST_CASE("Every type that can be read can be written") {
 
 TEST_CASE("Gaussian rows are encoded within the error that each type is known to reach") {
   const std::map<std::string, double> bounds = {
-      {"Q4_0", 0.085},  {"Q4_1", 0.073},  {"Q5_0", 0.042},  {"Q5_1", 0.036},  {"Q6_0", 0.0205},  {"Q8_0", 0.0055},  {"IQ4_NL", 0.077},
-      {"MXFP4", 0.122}, {"Q2_K", 0.28},   {"Q3_K", 0.155},  {"Q4_K", 0.072},  {"Q5_K", 0.036},   {"Q6_K", 0.0185},  {"IQ4_XS", 0.078},
-      {"IQ2_K", 0.29},  {"IQ2_KS", 0.32}, {"IQ2_KL", 0.24}, {"IQ3_K", 0.133}, {"IQ3_KS", 0.153}, {"IQ4_K", 0.067},  {"IQ4_KS", 0.074},
-      {"IQ4_KSS", 0.09}, {"IQ5_K", 0.032}, {"IQ5_KS", 0.036}, {"IQ6_K", 0.017},
-      {"IQ1_S", 0.53},  {"IQ1_M", 0.5},   {"IQ2_XXS", 0.36}, {"IQ2_XS", 0.31}, {"IQ2_S", 0.27},  {"IQ3_XXS", 0.195}, {"IQ3_S", 0.145},
-      {"IQ1_KT", 0.395}, {"IQ2_KT", 0.3}, {"IQ3_KT", 0.155}, {"IQ4_KT", 0.088},
-      {"TQ1_0", 0.46}, {"TQ2_0", 0.46}, {"IQ1_BN", 0.46}, {"IQ2_BN", 0.46},
+      {"Q4_0", 0.085},   {"Q4_1", 0.073},   {"Q5_0", 0.042},    {"Q5_1", 0.036},
+      {"Q6_0", 0.0205},  {"Q8_0", 0.0055},  {"IQ4_NL", 0.077},  {"MXFP4", 0.122},
+      {"Q2_K", 0.28},    {"Q3_K", 0.155},   {"Q4_K", 0.072},    {"Q5_K", 0.036},
+      {"Q6_K", 0.0185},  {"IQ4_XS", 0.078}, {"IQ2_K", 0.29},    {"IQ2_KS", 0.32},
+      {"IQ2_KL", 0.24},  {"IQ3_K", 0.133},  {"IQ3_KS", 0.153},  {"IQ4_K", 0.067},
+      {"IQ4_KS", 0.074}, {"IQ4_KSS", 0.09}, {"IQ5_K", 0.032},   {"IQ5_KS", 0.036},
+      {"IQ6_K", 0.017},  {"IQ1_S", 0.53},   {"IQ1_M", 0.5},     {"IQ2_XXS", 0.36},
+      {"IQ2_XS", 0.31},  {"IQ2_S", 0.27},   {"IQ3_XXS", 0.195}, {"IQ3_S", 0.145},
+      {"IQ1_KT", 0.395}, {"IQ2_KT", 0.3},   {"IQ3_KT", 0.155},  {"IQ4_KT", 0.088},
+      {"TQ1_0", 0.46},   {"TQ2_0", 0.46},   {"IQ1_BN", 0.46},   {"IQ2_BN", 0.46},
   };
   std::mt19937 rng(1);
   const std::vector<float> x = testing::RandomFloats(4096, rng, 0.02f);
@@ -168,10 +175,13 @@ TEST_CASE("Importances move the error to columns that matter less") {
   for (float& v : importance) v = std::exp(1.5f * normal(rng));
   for (const TensorTypeInfo* type : BlockTypes()) {
     const std::string name = type->name;
-    if (name == "Q8_0" || name == "MXFP4" || name.starts_with("TQ") || name.ends_with("_BN")) continue;  // little to choose
+    if (name == "Q8_0" || name == "MXFP4" || name.starts_with("TQ") || name.ends_with("_BN"))
+      continue;  // little to choose
     INFO(name);
-    const double plain = RelativeError(x.data(), Encode(*type, x).values.data(), x.size(), importance);
-    const double weighted = RelativeError(x.data(), Encode(*type, x, importance).values.data(), x.size(), importance);
+    const double plain =
+        RelativeError(x.data(), Encode(*type, x).values.data(), x.size(), importance);
+    const double weighted =
+        RelativeError(x.data(), Encode(*type, x, importance).values.data(), x.size(), importance);
     CHECK(weighted < 0.98 * plain);
   }
 }
@@ -193,13 +203,16 @@ TEST_CASE("No row makes an encoder give NaN, infinities or something worse than 
   add("a constant", [](size_t) { return 0.37f; });
   add("a negative constant", [](size_t) { return -5.0f; });
   add("two values", [](size_t i) { return i % 2 ? 1.0f : -1.0f; });
-  add("the largest floats", [](size_t i) { return i % 3 ? std::numeric_limits<float>::max() : -std::numeric_limits<float>::max(); });
+  add("the largest floats", [](size_t i) {
+    return i % 3 ? std::numeric_limits<float>::max() : -std::numeric_limits<float>::max();
+  });
   add("above f16", [&](size_t i) { return 1e7f * normal[i]; });
   add("denormals", [&](size_t i) { return normal[i] * 1e-40f; });
   add("the smallest denormal", [](size_t) { return std::numeric_limits<float>::denorm_min(); });
   add("below f16", [&](size_t i) { return 1e-9f * normal[i]; });
   add("an outlier", [&](size_t i) { return i == 300 ? 1e6f : normal[i]; });
-  add("outliers of both ends of the range", [&](size_t i) { return i == 5 ? 3e38f : 1e-38f * normal[i]; });
+  add("outliers of both ends of the range",
+      [&](size_t i) { return i == 5 ? 3e38f : 1e-38f * normal[i]; });
   add("one-sided", [&](size_t i) { return 10.0f + normal[i]; });
   add("zero blocks", [&](size_t i) { return i < 256 || i % 64 < 32 ? 0.0f : normal[i]; });
   const std::vector<std::vector<float>> importances = {
@@ -232,7 +245,8 @@ TEST_CASE("No row makes an encoder give NaN, infinities or something worse than 
 
 TEST_CASE("A row with a NaN or an infinity is reported and written as zeros") {
   for (const TensorTypeInfo* type : BlockTypes()) {
-    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
       INFO(std::string(type->name));
       std::vector<float> x(256, 1.0f);
       x[200] = bad;
@@ -245,7 +259,8 @@ TEST_CASE("A row with a NaN or an infinity is reported and written as zeros") {
 
 TEST_CASE("Encoders give the same bytes on every SIMD target") {
   std::mt19937 rng(4);
-  const std::vector<float> x = testing::RandomFloats(768, rng, 0.1f);  // not a multiple of the 16 groups a search takes
+  const std::vector<float> x =
+      testing::RandomFloats(768, rng, 0.1f);  // not a multiple of the 16 groups a search takes
   std::vector<float> importance = testing::RandomFloats(768, rng);
   for (float& v : importance) v = v * v;
   for (const TensorTypeInfo* type : BlockTypes()) {
@@ -260,10 +275,13 @@ TEST_CASE("Encoders give the same bytes on every SIMD target") {
 }
 
 TEST_CASE("Float types are conversions with one rounding") {
-  const std::vector<float> x = {0.0f, 1.0f, -2.5f, 65504.0f, 1e9f, 0x1p-24f, 0x1.8p-25f, 1.0f + 0x1p-11f, 1.0f + 0x1.8p-10f, 1e-40f};
+  const std::vector<float> x = {0.0f,     1.0f,       -2.5f,           65504.0f,          1e9f,
+                                0x1p-24f, 0x1.8p-25f, 1.0f + 0x1p-11f, 1.0f + 0x1.8p-10f, 1e-40f};
   const Encoded half = Encode(*FindTensorType(1), x);
-  CHECK(half.values == std::vector<float>{0.0f, 1.0f, -2.5f, 65504.0f, 65504.0f, 0x1p-24f, 0x1p-24f, 1.0f, 1.0f + 0x1p-9f, 0.0f});
-  const std::vector<float> y = {1.0f, 1.0f + 0x1p-8f, 1.0f + 0x1.8p-7f, -3.0f, std::numeric_limits<float>::max()};
+  CHECK(half.values == std::vector<float>{0.0f, 1.0f, -2.5f, 65504.0f, 65504.0f, 0x1p-24f, 0x1p-24f,
+                                          1.0f, 1.0f + 0x1p-9f, 0.0f});
+  const std::vector<float> y = {1.0f, 1.0f + 0x1p-8f, 1.0f + 0x1.8p-7f, -3.0f,
+                                std::numeric_limits<float>::max()};
   const Encoded brain = Encode(*FindTensorType(30), y);
   CHECK(brain.values == std::vector<float>{1.0f, 1.0f, 1.0f + 0x1p-6f, -3.0f, 0x1.FEp127f});
   CHECK(Encode(*FindTensorType(0), x).values == x);

@@ -23,7 +23,8 @@ std::vector<uint8_t> Make(const TensorTypeInfo& type, uint64_t seed, uint64_t fi
 
 }  // namespace
 
-TEST_CASE("Random rows of every type have finite weights with the spread asked for and a mean near 0") {
+TEST_CASE(
+    "Random rows of every type have finite weights with the spread asked for and a mean near 0") {
   size_t n_types = 0;
   for (const TensorTypeInfo& type : AllTensorTypes()) {
     if (!type.readable) continue;
@@ -60,10 +61,12 @@ TEST_CASE("A random row depends on the seed and its number alone") {
       INFO(std::string(name));
       const uint64_t row_bytes = RowBytes(type, kCols);
       const std::vector<uint8_t> all = Make(type, 1, 0, kRows);
-      CHECK(Make(type, 1, 5, 3) == std::vector<uint8_t>(all.begin() + static_cast<ptrdiff_t>(5 * row_bytes),
-                                                       all.begin() + static_cast<ptrdiff_t>(8 * row_bytes)));
+      CHECK(Make(type, 1, 5, 3) ==
+            std::vector<uint8_t>(all.begin() + static_cast<ptrdiff_t>(5 * row_bytes),
+                                 all.begin() + static_cast<ptrdiff_t>(8 * row_bytes)));
       CHECK(Make(type, 2, 0, kRows) != all);
-      CHECK(std::vector<uint8_t>(all.begin(), all.begin() + static_cast<ptrdiff_t>(row_bytes)) != Make(type, 1, 1, 1));
+      CHECK(std::vector<uint8_t>(all.begin(), all.begin() + static_cast<ptrdiff_t>(row_bytes)) !=
+            Make(type, 1, 1, 1));
     }
   }
 }

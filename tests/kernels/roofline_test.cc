@@ -10,7 +10,9 @@
 
 namespace lutra {
 
-TEST_CASE("Every peak loop that the CPU has counts its operations, and its result depends on the operands and the rounds") {
+TEST_CASE(
+    "Every peak loop that the CPU has counts its operations, and its result depends on the "
+    "operands and the rounds") {
   AlignedArray<uint8_t> a(kPeakOperandBytes), b(kPeakOperandBytes);
   for (const PeakKernel& kernel : PeakKernels()) {
     INFO(std::string(kernel.name), " ", std::string(kernel.instruction));
@@ -38,7 +40,9 @@ TEST_CASE("An int8 loop's first round is the sum of products it says") {
   FillPeakOperands(PeakKind::kInt8, 3, a.data());
   for (const PeakKernel& kernel : PeakKernels()) {
     const std::string name = kernel.name;
-    if (!kernel.available() || kernel.kind != PeakKind::kInt8 || (name != "avx512-vnni" && name != "avx-vnni")) continue;
+    if (!kernel.available() || kernel.kind != PeakKind::kInt8 ||
+        (name != "avx512-vnni" && name != "avx-vnni"))
+      continue;
     INFO(name);
     const size_t width = name == "avx512-vnni" ? 64 : 32;
     const size_t rows = name == "avx512-vnni" ? 4 : 3, cols = name == "avx512-vnni" ? 5 : 4;
@@ -46,7 +50,8 @@ TEST_CASE("An int8 loop's first round is the sum of products it says") {
     for (size_t i = 0; i < rows; ++i) {
       for (size_t j = 0; j < cols; ++j) {
         for (size_t k = 0; k < width; ++k) {
-          sum += static_cast<uint32_t>(static_cast<int>(a[i * width + k]) * static_cast<int8_t>(a[(rows + j) * width + k]));
+          sum += static_cast<uint32_t>(static_cast<int>(a[i * width + k]) *
+                                       static_cast<int8_t>(a[(rows + j) * width + k]));
         }
       }
     }

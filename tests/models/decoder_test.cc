@@ -213,7 +213,8 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
   }
 }
 
-TEST_CASE("Few tokens behind a long context: attention shared out by segments gives the same bits") {
+TEST_CASE(
+    "Few tokens behind a long context: attention shared out by segments gives the same bits") {
   TinySpec spec = TinyArch("llama");
   spec.n_layer = 1, spec.n_head = 2, spec.n_head_kv = 1;
   const std::vector<uint8_t> bytes = BuildTiny(spec).Build();
@@ -221,7 +222,11 @@ TEST_CASE("Few tokens behind a long context: attention shared out by segments gi
   const auto ids = RandomTokens(n, spec.n_vocab, 6);
   for (const KvType kv : {KvType::kQ8, KvType::kF16}) {
     std::vector<float> expected;
-    for (const auto& [threads, chunk] : {std::pair{1, size_t{1}}, {2, size_t{1}}, {4, size_t{2}}, {3, size_t{3}}, {4, size_t{6}}}) {
+    for (const auto& [threads, chunk] : {std::pair{1, size_t{1}},
+                                         {2, size_t{1}},
+                                         {4, size_t{2}},
+                                         {3, size_t{3}},
+                                         {4, size_t{6}}}) {
       ModelRun run(bytes, threads, kv, 512);
       const Pages pages(run.decoder().kv_layout(), n);
       std::vector<float> got;

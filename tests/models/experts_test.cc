@@ -78,7 +78,8 @@ TEST_CASE("Weights of experts that no token chose are not touched") {
       ++used;
       continue;
     }
-    for (const char* name : {"blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"}) {
+    for (const char* name :
+         {"blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"}) {
       const GgufTensor* t = run.model().file().FindTensor(name);
       REQUIRE(t != nullptr);
       const uint64_t each = t->bytes / s.n_expert;
@@ -89,8 +90,8 @@ TEST_CASE("Weights of experts that no token chose are not touched") {
   CHECK(used >= s.n_used);
   CHECK(used <= ids.size() * s.n_used);
   REQUIRE(!taken.empty());
-  CHECK((run.Logits(ids) == expected));                 // a batch
-  CHECK((run.Logits(ids, 1) == expected));              // token by token
+  CHECK((run.Logits(ids) == expected));     // a batch
+  CHECK((run.Logits(ids, 1) == expected));  // token by token
 }
 
 }  // namespace lutra

@@ -64,15 +64,20 @@ TEST_CASE("Importance matrices add up, with counts and data sets") {
   CHECK(experts.n_columns == 2);
   CHECK(experts.sums == std::vector<float>{2, 4, 0, 0, 10, 12});
   CHECK(experts.counts == std::vector<float>{40, 0, 24});
-  CHECK(ImatrixGaps(r) == std::vector<std::string>{"blk.0.ffn_up_exps.weight: 1 of 3 matrices have no data",
-                                                   "blk.1.ffn_up_exps.weight: 2 of 2 matrices have no data"});
+  CHECK(ImatrixGaps(r) ==
+        std::vector<std::string>{"blk.0.ffn_up_exps.weight: 1 of 3 matrices have no data",
+                                 "blk.1.ffn_up_exps.weight: 2 of 2 matrices have no data"});
 }
 
 TEST_CASE("Importance matrices of other shapes are not added") {
   ImatrixSum sum = Example();
-  CHECK_THROWS_WITH_AS(sum.Add("blk.0.attn_q.weight", Doubles{1, 2, 3}, Doubles{1}, "x.gguf"),
-                       doctest::Contains("x.gguf: 'blk.0.attn_q.weight' has 3 sums in 1 matrices, here it has 4 in 1"), Error);
-  CHECK_THROWS_AS(sum.Add("blk.0.ffn_up_exps.weight", Doubles{1, 2, 3, 4, 5, 6}, Doubles{1, 2}, "x"), Error);
+  CHECK_THROWS_WITH_AS(
+      sum.Add("blk.0.attn_q.weight", Doubles{1, 2, 3}, Doubles{1}, "x.gguf"),
+      doctest::Contains(
+          "x.gguf: 'blk.0.attn_q.weight' has 3 sums in 1 matrices, here it has 4 in 1"),
+      Error);
+  CHECK_THROWS_AS(
+      sum.Add("blk.0.ffn_up_exps.weight", Doubles{1, 2, 3, 4, 5, 6}, Doubles{1, 2}, "x"), Error);
 }
 
 TEST_CASE("Both forms are read back as written") {
@@ -92,7 +97,8 @@ TEST_CASE("Both forms are read back as written") {
   for (size_t i = 0; i < 4; ++i) CHECK(dense.Means(0)[i] == doctest::Approx((i + 1) / 32.0));
   const ImatrixEntry& experts = legacy.entries.at("blk.0.ffn_up_exps.weight");
   CHECK(experts.counts == std::vector<float>{2});  // 20 rows are 2 chunks, begun ones too
-  const double means[] = {1 / 20.0, 2 / 20.0, 1, 1, 5 / 12.0, 6 / 12.0};  // 1 where nothing was seen
+  const double means[] = {1 / 20.0, 2 / 20.0, 1,
+                          1,        5 / 12.0, 6 / 12.0};  // 1 where nothing was seen
   for (size_t i = 0; i < 6; ++i) CHECK(experts.Means(0)[i] == doctest::Approx(means[i]));
 
   // The older form counts chunks: it is added in rows, whichever comes first.
@@ -107,7 +113,8 @@ TEST_CASE("Both forms are read back as written") {
   ImatrixSum reversed(16);
   reversed.Add(written);
   reversed.Add(legacy);
-  CHECK(reversed.Result().entries.at("blk.0.ffn_up_exps.weight").counts == std::vector<float>{52, 32, 44});
+  CHECK(reversed.Result().entries.at("blk.0.ffn_up_exps.weight").counts ==
+        std::vector<float>{52, 32, 44});
 }
 
 TEST_CASE("The bytes of the older form") {
@@ -116,8 +123,9 @@ TEST_CASE("The bytes of the older form") {
   sum.Add("w", Doubles{8, 24}, Doubles{8}, "test");
   sum.AddDataset("t");
   WriteImatrix(sum.Result(), ImatrixForm::kLegacy, folder / "a.dat");
-  const std::vector<uint8_t> expected = {1, 0, 0, 0, 1, 0, 0, 0, 'w', 2, 0, 0, 0, 2, 0, 0, 0, 0,   0, 0,
-                                         0x40, 0, 0, 0xC0, 0x40, 2, 0, 0, 0, 1, 0, 0, 0, 't'};
+  const std::vector<uint8_t> expected = {1,    0, 0, 0, 1, 0, 0, 0, 'w',  2,  0, 0,
+                                         0,    2, 0, 0, 0, 0, 0, 0, 0x40, 0,  0, 0xC0,
+                                         0x40, 2, 0, 0, 0, 1, 0, 0, 0,    't'};
   CHECK(testing::ReadBytes(folder / "a.dat") == expected);
 }
 
@@ -125,8 +133,10 @@ TEST_CASE("Sums that are no numbers are refused with the place") {
   for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity(), 1e39}) {
     ImatrixSum sum(16);
     sum.Add("blk.0.ffn_up_exps.weight", Doubles{1, 2, 3, bad}, Doubles{1, 1}, "test");
-    CHECK_THROWS_WITH_AS(sum.Result(), doctest::Contains("blk.0.ffn_up_exps.weight: the activations of column 1 of matrix 1"),
-                         Error);
+    CHECK_THROWS_WITH_AS(
+        sum.Result(),
+        doctest::Contains("blk.0.ffn_up_exps.weight: the activations of column 1 of matrix 1"),
+        Error);
   }
 }
 

@@ -101,7 +101,8 @@ TEST_CASE("Hostile importance matrices are refused") {
   // The chunk count and the data set are optional; everything before is not.
   const size_t needed = whole.size() - 4 - 4 - 7;
   for (size_t n = 0; n < needed; ++n) {
-    CHECK(CodeOf({whole.begin(), whole.begin() + static_cast<ptrdiff_t>(n)}) == ErrorCode::kCorrupt);
+    CHECK(CodeOf({whole.begin(), whole.begin() + static_cast<ptrdiff_t>(n)}) ==
+          ErrorCode::kCorrupt);
   }
   for (size_t at = 0; at < 4; ++at) {
     std::vector<uint8_t> bad = whole;

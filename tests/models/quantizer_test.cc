@@ -22,11 +22,15 @@ namespace {
 namespace fs = std::filesystem;
 
 struct TestFolder {
-  fs::path path = fs::temp_directory_path() / ("lutra-quantizer-" + std::to_string(std::random_device()()));
+  fs::path path =
+      fs::temp_directory_path() / ("lutra-quantizer-" + std::to_string(std::random_device()()));
   TestFolder() { fs::create_directories(path); }
   ~TestFolder() { fs::remove_all(path); }
   std::string File(const std::string& name) const { return (path / name).string(); }
-  size_t n_files() const { return static_cast<size_t>(std::distance(fs::directory_iterator(path), fs::directory_iterator())); }
+  size_t n_files() const {
+    return static_cast<size_t>(
+        std::distance(fs::directory_iterator(path), fs::directory_iterator()));
+  }
 };
 
 // Eight layers of a llama whose tensors are what the rules look at; n_embd columns.
@@ -46,13 +50,17 @@ struct Source {
     writer.Set("llama.attention.head_count", uint32_t{8});
     writer.Set("llama.attention.head_count_kv", uint32_t{2});
     const auto add = [&](const std::string& name, uint64_t rows) {
-      writer.AddTensor(name, {n_embd, rows}, 0, {reinterpret_cast<const uint8_t*>(values.data()), n_embd * rows * 4});
+      writer.AddTensor(name, {n_embd, rows}, 0,
+                       {reinterpret_cast<const uint8_t*>(values.data()), n_embd * rows * 4});
     };
     add("token_embd.weight", 64);
     for (int i = 0; i < 8; ++i) {
       const std::string blk = "blk." + std::to_string(i) + ".";
-      writer.AddTensor(blk + "attn_norm.weight", {n_embd}, 0, {reinterpret_cast<const uint8_t*>(values.data()), n_embd * 4});
-      for (const char* name : {"attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"}) {
+      writer.AddTensor(blk + "attn_norm.weight", {n_embd}, 0,
+                       {reinterpret_cast<const uint8_t*>(values.data()), n_embd * 4});
+      for (const char* name :
+           {"attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
+            "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"}) {
         add(blk + name, 16);
       }
     }
@@ -94,8 +102,8 @@ TEST_CASE("Mixes give each tensor the type that their name is known for") {
   const QuantizePlan q4_k_m = PlanQuantize(file, OptionsOf("q4_k_m"));
   CHECK(TypeIn(q4_k_m, "output.weight") == "Q6_K");
   CHECK(TypeIn(q4_k_m, "token_embd.weight") == "Q4_K");
-  CHECK(TypeIn(q4_k_m, "blk.0.attn_v.weight") == "Q6_K");  // the first eighth
-  CHECK(TypeIn(q4_k_m, "blk.1.attn_v.weight") == "Q5_K");  // gqa 4
+  CHECK(TypeIn(q4_k_m, "blk.0.attn_v.weight") == "Q6_K");    // the first eighth
+  CHECK(TypeIn(q4_k_m, "blk.1.attn_v.weight") == "Q5_K");    // gqa 4
   CHECK(TypeIn(q4_k_m, "blk.3.ffn_down.weight") == "Q6_K");  // every third
   CHECK(TypeIn(q4_k_m, "blk.4.ffn_down.weight") == "Q4_K");
   CHECK(TypeIn(q4_k_m, "blk.0.attn_norm.weight") == "F32");
@@ -123,7 +131,9 @@ TEST_CASE("Options overrule mixes: pure, output, embedding, expressions, in this
   CHECK(TypeIn(PlanQuantize(file, options), "output.weight") == "Q4_K");
   options.output_type = FindWritableType("iq6_k");
   options.embedding_type = FindWritableType("Q8_0");
-  options.tensor_types = {{R"(blk\.[0-3]\..*attn)", FindWritableType("IQ5_KS")}, {"attn_q", FindWritableType("Q8_0")}, {"nothing", FindWritableType("Q8_0")}};
+  options.tensor_types = {{R"(blk\.[0-3]\..*attn)", FindWritableType("IQ5_KS")},
+                          {"attn_q", FindWritableType("Q8_0")},
+                          {"nothing", FindWritableType("Q8_0")}};
   const QuantizePlan plan = PlanQuantize(file, options);
   CHECK(TypeIn(plan, "output.weight") == "IQ6_K");
   CHECK(TypeIn(plan, "token_embd.weight") == "Q8_0");
@@ -153,21 +163,25 @@ TEST_CASE("Rows that are no multiple of a block fall back to smaller blocks") {
   CHECK(TypeIn(PlanQuantize(odd.Open(), options), "blk.0.attn_q.weight") == "F16");
 }
 
-TEST_CASE("A written file holds the planned types, the metadata and weights near the source's, at any number of threads") {
+TEST_CASE(
+    "A written file holds the planned types, the metadata and weights near the source's, at any "
+    "number of threads") {
   const TestFolder folder;
   const Source source;
   const GgufFile file = source.Open();
   QuantizeOptions options = OptionsOf("IQ4_KS");
-  options.override_kv = {{"llama.block_count", "int:8"}, {"general.name", "str:small"}, {"x.flag", "bool:true"}};
+  options.override_kv = {
+      {"llama.block_count", "int:8"}, {"general.name", "str:small"}, {"x.flag", "bool:true"}};
   const QuantizePlan plan = PlanQuantize(file, options);
   std::vector<uint8_t> first;
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
     uint64_t last = 0;
-    WriteQuantized(file, options, plan, &pool, folder.File("out.gguf"), [&](const QuantizeProgress& p) {
-      CHECK(p.weights_done >= last);
-      last = p.weights_done;
-    });
+    WriteQuantized(file, options, plan, &pool, folder.File("out.gguf"),
+                   [&](const QuantizeProgress& p) {
+                     CHECK(p.weights_done >= last);
+                     last = p.weights_done;
+                   });
     CHECK(last == plan.n_weights);
     const std::vector<uint8_t> bytes = testing::ReadBytes(folder.File("out.gguf"));
     if (threads == 1) first = bytes;
@@ -198,29 +212,29 @@ TEST_CASE("A written file holds the planned types, the metadata and weights near
 TEST_CASE("What goes wrong leaves no file, and keeps the one that was there") {
   const TestFolder folder;
   const std::string path = folder.File("out.gguf");
-  {
-    std::ofstream(path) << "old";
-  }
+  { std::ofstream(path) << "old"; }
   ThreadPool pool(1);
   const Source bad(256, false, std::numeric_limits<float>::quiet_NaN());
   const GgufFile file = bad.Open();
   const QuantizeOptions options = OptionsOf("Q4_0");
   const QuantizePlan plan = PlanQuantize(file, options);
-  CHECK(CodeOf([&] { WriteQuantized(file, options, plan, &pool, path, {}); }) == ErrorCode::kCorrupt);
+  CHECK(CodeOf([&] { WriteQuantized(file, options, plan, &pool, path, {}); }) ==
+        ErrorCode::kCorrupt);
   CHECK(testing::ReadText(path) == "old");
   CHECK(folder.n_files() == 1);
   const Source good;
   const GgufFile good_file = good.Open();
   const QuantizePlan good_plan = PlanQuantize(good_file, options);
   CHECK(CodeOf([&] {
-          WriteQuantized(good_file, options, good_plan, &pool, path,
-                         [](const QuantizeProgress& p) {
-                           if (p.i_tensor > 3) Fail(ErrorCode::kCancelled, "stop");
-                         });
+          WriteQuantized(good_file, options, good_plan, &pool, path, [](const QuantizeProgress& p) {
+            if (p.i_tensor > 3) Fail(ErrorCode::kCancelled, "stop");
+          });
         }) == ErrorCode::kCancelled);
   CHECK(testing::ReadText(path) == "old");
   CHECK(folder.n_files() == 1);
-  CHECK(CodeOf([&] { WriteQuantized(good_file, options, good_plan, &pool, folder.File("absent/out.gguf"), {}); }) != ErrorCode::kInternal);
+  CHECK(CodeOf([&] {
+          WriteQuantized(good_file, options, good_plan, &pool, folder.File("absent/out.gguf"), {});
+        }) != ErrorCode::kInternal);
 }
 
 TEST_CASE("Two writers of one name do not take each other for dead") {
@@ -240,7 +254,9 @@ TEST_CASE("Two writers of one name do not take each other for dead") {
   CHECK(folder.n_files() == 1);
 }
 
-TEST_CASE("What a file tells about its quality: the errors of its tensors, weighted where there are importances") {
+TEST_CASE(
+    "What a file tells about its quality: the errors of its tensors, weighted where there are "
+    "importances") {
   const TestFolder folder;
   const Source source;
   const GgufFile file = source.Open();
@@ -290,7 +306,8 @@ TEST_CASE("What a file tells about its quality: the errors of its tensors, weigh
   }
   const std::vector<size_t> worst = q->WorstTensors(3);
   REQUIRE(worst.size() == 3);
-  CHECK(q->tensor_errors[worst[0]] == *std::max_element(q->tensor_errors.begin(), q->tensor_errors.end()));
+  CHECK(q->tensor_errors[worst[0]] ==
+        *std::max_element(q->tensor_errors.begin(), q->tensor_errors.end()));
   CHECK(q->tensor_errors[worst[1]] >= q->tensor_errors[worst[2]]);
   // Without it the tensors have the same bytes.
   WriteQuantized(file, options, plan, &pool, folder.File("plain.gguf"), {});
@@ -302,7 +319,9 @@ TEST_CASE("What a file tells about its quality: the errors of its tensors, weigh
   }
   // What measures may fail: nothing is left then.
   quality.measure = [](const std::string&, ModelQuality*) { Fail(ErrorCode::kIo, "no"); };
-  CHECK(CodeOf([&] { WriteQuantized(file, options, plan, &pool, folder.File("third.gguf"), {}, &quality); }) == ErrorCode::kIo);
+  CHECK(CodeOf([&] {
+          WriteQuantized(file, options, plan, &pool, folder.File("third.gguf"), {}, &quality);
+        }) == ErrorCode::kIo);
   CHECK(folder.n_files() == 2);
 }
 
@@ -318,9 +337,11 @@ TEST_CASE("Quantized sources need to be allowed, and the source is never overwri
   CHECK(CodeOf([&] { PlanQuantize(q8, options); }) == ErrorCode::kUnsupported);
   options.allow_requantize = true;
   const QuantizePlan plan = PlanQuantize(q8, options);
-  CHECK(CodeOf([&] { WriteQuantized(q8, options, plan, &pool, folder.File("q8.gguf"), {}); }) == ErrorCode::kInvalidArgument);
+  CHECK(CodeOf([&] { WriteQuantized(q8, options, plan, &pool, folder.File("q8.gguf"), {}); }) ==
+        ErrorCode::kInvalidArgument);
   WriteQuantized(q8, options, plan, &pool, folder.File("q4.gguf"), {});
-  CHECK(TypeIn(PlanQuantize(GgufFile::Open(folder.File("q4.gguf")), options), "blk.5.attn_q.weight") == "Q4_K");
+  CHECK(TypeIn(PlanQuantize(GgufFile::Open(folder.File("q4.gguf")), options),
+               "blk.5.attn_q.weight") == "Q4_K");
 }
 
 TEST_CASE("A split model stays split where that is wanted, and is joined otherwise") {
@@ -337,7 +358,8 @@ TEST_CASE("A split model stays split where that is wanted, and is joined otherwi
     writer.Set("split.tensors.count", static_cast<int32_t>(file.tensors().size()));
     for (size_t i = 0; i < file.tensors().size(); ++i) {
       const GgufTensor& t = file.tensors()[i];
-      if ((i < 20) == (part == 0)) writer.AddTensor(t.name, t.dims, t.type->id, std::span<const uint8_t>(t.data, t.bytes));
+      if ((i < 20) == (part == 0))
+        writer.AddTensor(t.name, t.dims, t.type->id, std::span<const uint8_t>(t.data, t.bytes));
     }
     writer.Write(folder.File("in-0000" + std::to_string(part + 1) + "-of-00002.gguf"));
   }
@@ -345,7 +367,8 @@ TEST_CASE("A split model stays split where that is wanted, and is joined otherwi
   REQUIRE(split.n_parts() == 2);
   ThreadPool pool(2);
   QuantizeOptions options = OptionsOf("IQ3_K");
-  WriteQuantized(split, options, PlanQuantize(split, options), &pool, folder.File("joined.gguf"), {});
+  WriteQuantized(split, options, PlanQuantize(split, options), &pool, folder.File("joined.gguf"),
+                 {});
   const GgufFile joined = GgufFile::Open(folder.File("joined.gguf"));
   CHECK(joined.tensors().size() == file.tensors().size());
   CHECK(joined.Find("split.count") == nullptr);
@@ -353,9 +376,10 @@ TEST_CASE("A split model stays split where that is wanted, and is joined otherwi
   const QuantizePlan plan = PlanQuantize(split, options);
   const size_t n_files = folder.n_files();
   CHECK(CodeOf([&] {
-          WriteQuantized(split, options, plan, &pool, folder.File("out.gguf"), [](const QuantizeProgress& p) {
-            if (p.i_tensor == 30) Fail(ErrorCode::kCancelled, "in the second part");
-          });
+          WriteQuantized(split, options, plan, &pool, folder.File("out.gguf"),
+                         [](const QuantizeProgress& p) {
+                           if (p.i_tensor == 30) Fail(ErrorCode::kCancelled, "in the second part");
+                         });
         }) == ErrorCode::kCancelled);
   CHECK(folder.n_files() == n_files);  // the first part has no name either
   WriteQuantized(split, options, PlanQuantize(split, options), &pool, folder.File("out.gguf"), {});
@@ -364,14 +388,16 @@ TEST_CASE("A split model stays split where that is wanted, and is joined otherwi
   REQUIRE(parts.tensors().size() == joined.tensors().size());
   for (size_t i = 0; i < joined.tensors().size(); ++i) {
     CHECK(parts.tensors()[i].name == joined.tensors()[i].name);
-    CHECK(std::memcmp(parts.tensors()[i].data, joined.tensors()[i].data, joined.tensors()[i].bytes) == 0);
+    CHECK(std::memcmp(parts.tensors()[i].data, joined.tensors()[i].data,
+                      joined.tensors()[i].bytes) == 0);
   }
 }
 
 TEST_CASE("Each expert is quantized with its own importances; another model's matrix is refused") {
   GgufWriter writer;
   std::vector<float> weights(256 * 4 * 2, 1.0f);
-  writer.AddTensor("blk.0.ffn_up_exps.weight", {256, 4, 2}, 0, {reinterpret_cast<const uint8_t*>(weights.data()), weights.size() * 4});
+  writer.AddTensor("blk.0.ffn_up_exps.weight", {256, 4, 2}, 0,
+                   {reinterpret_cast<const uint8_t*>(weights.data()), weights.size() * 4});
   const std::vector<uint8_t> bytes = writer.WriteToBytes();
   const GgufFile file = GgufFile::FromBytes(bytes, "experts.gguf");
   Imatrix imatrix;
@@ -407,7 +433,8 @@ TEST_CASE("A target size is met from below, and more bytes lose less") {
   QuantizeOptions options = OptionsOf("Q8_0");
   uint64_t last = 0;
   for (const double bpw : {2.6, 3.5, 4.5, 6.0}) {
-    const uint64_t target = ParseTargetSize(Format("%.1f", bpw), PlanQuantize(file, options).n_weights);
+    const uint64_t target =
+        ParseTargetSize(Format("%.1f", bpw), PlanQuantize(file, options).n_weights);
     const QuantizePlan plan = PlanForTarget(file, options, target, {}, nullptr, &pool, {});
     INFO(bpw);
     CHECK(plan.bytes <= target);
@@ -419,22 +446,30 @@ TEST_CASE("A target size is met from below, and more bytes lose less") {
     const std::string recipe = RecipeText(plan);
     for (size_t begin = recipe.find('\n') + 1; begin < recipe.size();) {
       const size_t end = recipe.find('\n', begin), eq = recipe.rfind('=', end);
-      replay.tensor_types.emplace_back(recipe.substr(begin, eq - begin), FindWritableType(recipe.substr(eq + 1, end - eq - 1)));
+      replay.tensor_types.emplace_back(recipe.substr(begin, eq - begin),
+                                       FindWritableType(recipe.substr(eq + 1, end - eq - 1)));
       begin = end + 1;
     }
     const QuantizePlan again = PlanQuantize(file, replay);
-    for (size_t i = 0; i < plan.tensors.size(); ++i) CHECK(again.tensors[i].type == plan.tensors[i].type);
+    for (size_t i = 0; i < plan.tensors.size(); ++i)
+      CHECK(again.tensors[i].type == plan.tensors[i].type);
   }
   // Where only one tensor matters, it gets the bytes; of tensors that nothing is known of nobody cares.
   Sensitivities measured;
-  for (const GgufTensor& tensor : file.tensors()) measured[tensor.name] = tensor.name == "blk.6.attn_k.weight" ? 1.0 : 1e-7;
-  const QuantizePlan steered = PlanForTarget(file, options, ParseTargetSize("3", PlanQuantize(file, options).n_weights), {}, &measured, &pool, {});
+  for (const GgufTensor& tensor : file.tensors())
+    measured[tensor.name] = tensor.name == "blk.6.attn_k.weight" ? 1.0 : 1e-7;
+  const QuantizePlan steered =
+      PlanForTarget(file, options, ParseTargetSize("3", PlanQuantize(file, options).n_weights), {},
+                    &measured, &pool, {});
   CHECK(TypeIn(steered, "blk.6.attn_k.weight") == "Q8_0");
   CHECK(TypeIn(steered, "blk.6.attn_q.weight") != "Q8_0");
   options.tensor_types = {{"ffn_down", FindWritableType("Q8_0")}};
-  const QuantizePlan plan = PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights), {}, nullptr, &pool, {});
+  const QuantizePlan plan =
+      PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights), {},
+                    nullptr, &pool, {});
   CHECK(TypeIn(plan, "blk.3.ffn_down.weight") == "Q8_0");
-  CHECK(CodeOf([&] { PlanForTarget(file, options, 100, {}, nullptr, &pool, {}); }) == ErrorCode::kInvalidArgument);
+  CHECK(CodeOf([&] { PlanForTarget(file, options, 100, {}, nullptr, &pool, {}); }) ==
+        ErrorCode::kInvalidArgument);
 }
 
 }  // namespace lutra

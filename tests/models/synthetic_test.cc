@@ -51,31 +51,35 @@ TEST_CASE("Every named shape is a model whose sizes its own reader accepts") {
     CHECK(model.shape.n_vocab == shape.n_vocab);
   }
   // Published numbers of weights (billions), from the model cards.
-  for (const auto& [text, billions] : std::vector<std::pair<const char*, double>>{{"llama-3.2-1b", 1.236},
-                                                                                  {"llama-3.2-3b", 3.213},
-                                                                                  {"llama-3.1-8b", 8.030},
-                                                                                  {"llama-3.1-70b", 70.554},
-                                                                                  {"qwen2.5-0.5b", 0.494},
-                                                                                  {"qwen2.5-1.5b", 1.544},
-                                                                                  {"qwen2.5-7b", 7.616},
-                                                                                  {"qwen3-0.6b", 0.596},
-                                                                                  {"qwen3-1.7b", 1.721},
-                                                                                  {"qwen3-4b", 4.022},
-                                                                                  {"qwen3-8b", 8.191},
-                                                                                  {"qwen3-30b-a3b", 30.532}}) {
+  for (const auto& [text, billions] :
+       std::vector<std::pair<const char*, double>>{{"llama-3.2-1b", 1.236},
+                                                   {"llama-3.2-3b", 3.213},
+                                                   {"llama-3.1-8b", 8.030},
+                                                   {"llama-3.1-70b", 70.554},
+                                                   {"qwen2.5-0.5b", 0.494},
+                                                   {"qwen2.5-1.5b", 1.544},
+                                                   {"qwen2.5-7b", 7.616},
+                                                   {"qwen3-0.6b", 0.596},
+                                                   {"qwen3-1.7b", 1.721},
+                                                   {"qwen3-4b", 4.022},
+                                                   {"qwen3-8b", 8.191},
+                                                   {"qwen3-30b-a3b", 30.532}}) {
     INFO(std::string(text));
     const GgufWriter writer = SyntheticWriter(ParseSynthetic(std::string(text) + ":F32"), pool);
     // 4 bytes a weight; the vocabulary takes a few MB.
-    CHECK(static_cast<double>(writer.FileBytes()) / 4e9 == doctest::Approx(billions).epsilon(0.004));
+    CHECK(static_cast<double>(writer.FileBytes()) / 4e9 ==
+          doctest::Approx(billions).epsilon(0.004));
   }
 }
 
-TEST_CASE("A synthetic model runs, from memory and from its file alike, and its logits say something") {
+TEST_CASE(
+    "A synthetic model runs, from memory and from its file alike, and its logits say something") {
   ThreadPool pool(2);
-  for (const char* text : {"layers=2,embd=256,ff=512,kv=2,vocab=400:IQ4_K", "qwen2.5-0.5b,layers=1,vocab=400:Q4_K",
-                           "qwen3-0.6b,layers=1,ff=512,embd=256,vocab=400:IQ2_KS",
-                           "qwen3-30b-a3b,layers=1,embd=256,experts=4,used=2,ff-exp=256,vocab=400:Q6_K",
-                           "layers=1,embd=256,ff=256,vocab=400,tied=1:BF16"}) {
+  for (const char* text :
+       {"layers=2,embd=256,ff=512,kv=2,vocab=400:IQ4_K", "qwen2.5-0.5b,layers=1,vocab=400:Q4_K",
+        "qwen3-0.6b,layers=1,ff=512,embd=256,vocab=400:IQ2_KS",
+        "qwen3-30b-a3b,layers=1,embd=256,experts=4,used=2,ff-exp=256,vocab=400:Q6_K",
+        "layers=1,embd=256,ff=256,vocab=400,tied=1:BF16"}) {
     INFO(std::string(text));
     const SyntheticModel model = ParseSynthetic(text);
     GgufFile memory = BuildSynthetic(model, pool, 0);
@@ -98,7 +102,9 @@ TEST_CASE("A synthetic model runs, from memory and from its file alike, and its 
 }
 
 TEST_CASE("Rows that blocks of 256 do not divide get a type of blocks of 32 with as many bits") {
-  const auto type = [](const char* name) { return *ParseSynthetic(std::string("layers=1,embd=64:") + name).type; };
+  const auto type = [](const char* name) {
+    return *ParseSynthetic(std::string("layers=1,embd=64:") + name).type;
+  };
   CHECK(std::string(TypeForRow(type("IQ4_K"), 4096).name) == "IQ4_K");
   CHECK(std::string(TypeForRow(type("IQ2_K"), 896).name) == "IQ4_NL");
   CHECK(std::string(TypeForRow(type("Q5_K"), 896).name) == "Q5_0");
@@ -118,7 +124,8 @@ TEST_CASE("What is no model is refused with a message that names it") {
   CHECK(Refusal("layers=2,embd=256,heads=4,kv=3:Q4_K").find("multiple of kv") != std::string::npos);
   CHECK(Refusal("layers=2,embd=256,vocab=10:Q4_K").find("vocab") != std::string::npos);
   CHECK(Refusal("layers=2,embd=256,arch=mamba:Q4_K").find("arch=mamba") != std::string::npos);
-  CHECK(Refusal("layers=2,embd=256,arch=qwen3,experts=4:Q4_K").find("no experts") != std::string::npos);
+  CHECK(Refusal("layers=2,embd=256,arch=qwen3,experts=4:Q4_K").find("no experts") !=
+        std::string::npos);
   CHECK(Refusal(":").find("no type") != std::string::npos);
   ThreadPool pool(1);
   CHECK_THROWS_AS(BuildSynthetic(ParseSynthetic("llama-3.1-70b:F32"), pool, 1 << 30), Error);

@@ -18,7 +18,8 @@ const TestServer& Server() {
 }
 
 Json Base(unsigned endpoint) {
-  if (endpoint == server::kChat) return {{"messages", Json::array({{{"role", "user"}, {"content", "hi"}}})}, {"max_tokens", 2}};
+  if (endpoint == server::kChat)
+    return {{"messages", Json::array({{{"role", "user"}, {"content", "hi"}}})}, {"max_tokens", 2}};
   if (endpoint == server::kCompletions) return {{"prompt", "hi"}, {"max_tokens", 2}};
   if (endpoint == server::kEmbeddings) return {{"input", "hi"}};
   if (endpoint == server::kTokenize) return {{"content", "hi"}};
@@ -26,9 +27,10 @@ Json Base(unsigned endpoint) {
   return {{"messages", Json::array({{{"role", "user"}, {"content", "hi"}}})}};
 }
 
-constexpr std::pair<unsigned, const char*> kPaths[] = {{server::kChat, "/v1/chat/completions"}, {server::kCompletions, "/v1/completions"},
-                                                       {server::kEmbeddings, "/v1/embeddings"}, {server::kTokenize, "/tokenize"},
-                                                       {server::kDetokenize, "/detokenize"},    {server::kApplyTemplate, "/apply-template"}};
+constexpr std::pair<unsigned, const char*> kPaths[] = {
+    {server::kChat, "/v1/chat/completions"}, {server::kCompletions, "/v1/completions"},
+    {server::kEmbeddings, "/v1/embeddings"}, {server::kTokenize, "/tokenize"},
+    {server::kDetokenize, "/detokenize"},    {server::kApplyTemplate, "/apply-template"}};
 
 // 200 or a 4xx that names the field where it refuses a value.
 void Try(const char* path, const Json& body, const std::string& field) {
@@ -40,7 +42,9 @@ void Try(const char* path, const Json& body, const std::string& field) {
   if (a.status == 400) {
     REQUIRE(a.json.is_object());
     CHECK(a.json["error"]["message"].get<std::string>().size() > 5);
-    if (!field.empty()) CHECK(a.json["error"]["message"].get<std::string>().find(field.substr(0, field.find('.'))) != std::string::npos);
+    if (!field.empty())
+      CHECK(a.json["error"]["message"].get<std::string>().find(field.substr(0, field.find('.'))) !=
+            std::string::npos);
   }
   CHECK(std::chrono::steady_clock::now() - start < testing::Patience(20));
 }
@@ -48,8 +52,26 @@ void Try(const char* path, const Json& body, const std::string& field) {
 }  // namespace
 
 TEST_CASE("Every field with every kind of wrong value") {
-  const Json values[] = {nullptr, true, -1, 0, 1, 1.5, -2147483649, 2147483648, 9223372036854775807, 18446744073709551615u, 1e39, -1e308,
-                         "", "x", "nan", Json::array(), Json::array({1, "x", nullptr}), Json::object(), Json{{"a", Json::array()}}, Json::array({Json::array({1, 2})})};
+  const Json values[] = {nullptr,
+                         true,
+                         -1,
+                         0,
+                         1,
+                         1.5,
+                         -2147483649,
+                         2147483648,
+                         9223372036854775807,
+                         18446744073709551615u,
+                         1e39,
+                         -1e308,
+                         "",
+                         "x",
+                         "nan",
+                         Json::array(),
+                         Json::array({1, "x", nullptr}),
+                         Json::object(),
+                         Json{{"a", Json::array()}},
+                         Json::array({Json::array({1, 2})})};
   size_t n = 0, refused = 0;
   for (const auto& [bit, path] : kPaths) {
     std::vector<std::string> names;
@@ -112,10 +134,22 @@ std::string ManyMembers(int n) {
 
 TEST_CASE("Bodies that are not what they seem") {
   const auto start = std::chrono::steady_clock::now();
-  const std::string raw[] = {
-      std::string(200000, '['), std::string(200000, '{'), "{\"a\":" + std::string(100000, '['), "\xFF\xFE", "{\"messages\":[{\"role\":\"user\",\"content\":\"\xFF\"}]}",
-      "{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}", "{\"seed\":1e400}", "nul", "\"x\"", "123", std::string(1, '\0'), "{\"a\":1}{\"b\":2}", "{'a':1}",
-      "{\"messages\":[],\"messages\":1}", ManyMembers(100000), std::string("{\"model\":\"a\0b\"}", 15)};
+  const std::string raw[] = {std::string(200000, '['),
+                             std::string(200000, '{'),
+                             "{\"a\":" + std::string(100000, '['),
+                             "\xFF\xFE",
+                             "{\"messages\":[{\"role\":\"user\",\"content\":\"\xFF\"}]}",
+                             "{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}",
+                             "{\"seed\":1e400}",
+                             "nul",
+                             "\"x\"",
+                             "123",
+                             std::string(1, '\0'),
+                             "{\"a\":1}{\"b\":2}",
+                             "{'a':1}",
+                             "{\"messages\":[],\"messages\":1}",
+                             ManyMembers(100000),
+                             std::string("{\"model\":\"a\0b\"}", 15)};
   for (const std::string& body : raw) {
     const auto a = Server().Post("/v1/chat/completions", body);
     INFO(body.substr(0, 80), " -> ", a.body.substr(0, 200));
@@ -136,7 +170,8 @@ TEST_CASE("Bodies that are not what they seem") {
   with("json_schema", deep);
   with("grammar", "root ::= " + std::string(60000, '(') + "\"a\"" + std::string(60000, ')'));
   with("grammar", std::string(300000, 'a'));
-  with("json_schema", Json{{"type", "string"}, {"pattern", std::string(60000, '(') + "a" + std::string(60000, ')')}});
+  with("json_schema", Json{{"type", "string"},
+                           {"pattern", std::string(60000, '(') + "a" + std::string(60000, ')')}});
   with("json_schema", Json{{"type", "string"}, {"pattern", "(((a*)*)*)*b"}});
   with("json_schema", Json{{"$ref", "http://127.0.0.1:1/"}});
   Json stops = Json::array();
@@ -148,10 +183,15 @@ TEST_CASE("Bodies that are not what they seem") {
   with("logit_bias", bias);
   with("tools", Json::array({Json::array(), 1, nullptr}));
   Json tools = Json::array();
-  for (int i = 0; i < 10000; ++i) tools.push_back({{"type", "function"}, {"function", {{"name", "f" + std::to_string(i)}}}});
+  for (int i = 0; i < 10000; ++i)
+    tools.push_back({{"type", "function"}, {"function", {{"name", "f" + std::to_string(i)}}}});
   with("tools", tools);
-  with("chat_template_kwargs", Json{{"messages", 1}, {"add_generation_prompt", Json::array({1})}, {"bos_token", 7}});
-  with("messages", Json::array({{{"role", "assistant"}, {"tool_calls", Json::array({{{"function", {{"name", "a"}, {"arguments", "{"}}}}})}}}));
+  with("chat_template_kwargs",
+       Json{{"messages", 1}, {"add_generation_prompt", Json::array({1})}, {"bos_token", 7}});
+  with("messages",
+       Json::array(
+           {{{"role", "assistant"},
+             {"tool_calls", Json::array({{{"function", {{"name", "a"}, {"arguments", "{"}}}}})}}}));
   with("messages", Json::array({{{"role", "tool"}, {"content", nullptr}}}));
   with("messages", Json::array({{{"role", "user"}, {"content", std::string(2 << 20, 'a')}}}));
   with("chat_template", "{% for i in range(1000000000) %}{% endfor %}");
@@ -162,17 +202,26 @@ TEST_CASE("Bodies that are not what they seem") {
 
 TEST_CASE("Random damage to good requests") {
   std::mt19937 rng(17);
-  const std::string good = R"({"model":"demo","messages":[{"role":"system","content":"a"},{"role":"user","content":[{"type":"text","text":"hi"}]}],"max_tokens":2,"temperature":0.5,"top_p":0.9,"stop":["x","y"],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}}}],"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object","properties":{"b":{"type":"integer","minimum":1}}}}},"logit_bias":{"5":1},"seed":3})";
+  const std::string good =
+      R"({"model":"demo","messages":[{"role":"system","content":"a"},{"role":"user","content":[{"type":"text","text":"hi"}]}],"max_tokens":2,"temperature":0.5,"top_p":0.9,"stop":["x","y"],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"}}}}}],"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object","properties":{"b":{"type":"integer","minimum":1}}}}},"logit_bias":{"5":1},"seed":3})";
   for (int i = 0; i < 300; ++i) {
     std::string body = good;
     const size_t n = 1 + rng() % 3;
     for (size_t k = 0; k < n; ++k) {
       const size_t at = rng() % body.size();
       switch (rng() % 4) {
-        case 0: body[at] = static_cast<char>(rng()); break;
-        case 1: body.erase(at, 1 + rng() % 20); break;
-        case 2: body.insert(at, body.substr(rng() % body.size(), rng() % 30)); break;
-        default: body[at] = "{}[]\",:0-"[rng() % 9]; break;
+        case 0:
+          body[at] = static_cast<char>(rng());
+          break;
+        case 1:
+          body.erase(at, 1 + rng() % 20);
+          break;
+        case 2:
+          body.insert(at, body.substr(rng() % body.size(), rng() % 30));
+          break;
+        default:
+          body[at] = "{}[]\",:0-"[rng() % 9];
+          break;
       }
       if (body.empty()) body = "{";
     }
@@ -193,7 +242,8 @@ TEST_CASE("docs/server.md holds the table of fields as it is") {
   REQUIRE(b != std::string::npos);
   const std::string table = text.substr(a + begin.size(), b - a - begin.size());
   if (table != server::FieldsMarkdown() && std::getenv("LUTRA_UPDATE_DOCS") != nullptr) {
-    std::ofstream(path, std::ios::binary) << text.substr(0, a) + begin + server::FieldsMarkdown() + text.substr(b);
+    std::ofstream(path, std::ios::binary)
+        << text.substr(0, a) + begin + server::FieldsMarkdown() + text.substr(b);
     FAIL("docs/server.md was written anew");
   }
   const bool same = table == server::FieldsMarkdown();

@@ -29,7 +29,9 @@ double Seconds(std::chrono::steady_clock::time_point start) {
 }  // namespace
 
 TEST_CASE("Heads: good ones pass without what we do not serve, doubtful ones are refused") {
-  const RequestHead good = Scan("POST /v1/x?y=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nRange: bytes=0-1\r\nAccept-Encoding: gzip\r\nX-Y: z\r\n\r\n");
+  const RequestHead good = Scan(
+      "POST /v1/x?y=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nRange: "
+      "bytes=0-1\r\nAccept-Encoding: gzip\r\nX-Y: z\r\n\r\n");
   CHECK(good.error == 0);
   CHECK(good.path == "/v1/x");
   CHECK(good.content_length == 12);
@@ -51,7 +53,8 @@ TEST_CASE("Heads: good ones pass without what we do not serve, doubtful ones are
       {"GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nHost: a\r\nA: b\x01\r\n\r\n", 400},
       {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400},
-      {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+       400},
       {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501},
       {"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
       {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400},
@@ -85,8 +88,16 @@ TEST_CASE("Chunks, however they are cut") {
     CHECK(at == body.size());
     CHECK(out == "abcd0123456789");
   }
-  const std::pair<const char*, int> bad[] = {{"-2\r\n", 400}, {"ffffffffffffffffff\r\n", 400}, {"\r\n", 400}, {"5 \r\nabcde\r\n", 400}, {"5\nabcde", 400},
-                                             {"3\r\nabcX", 400}, {"3\r\nabc\rX", 400}, {"65\r\n", 413}, {"fffffffffffffff\r\n", 413}, {"0\r\n\n", 400}};
+  const std::pair<const char*, int> bad[] = {{"-2\r\n", 400},
+                                             {"ffffffffffffffffff\r\n", 400},
+                                             {"\r\n", 400},
+                                             {"5 \r\nabcde\r\n", 400},
+                                             {"5\nabcde", 400},
+                                             {"3\r\nabcX", 400},
+                                             {"3\r\nabc\rX", 400},
+                                             {"65\r\n", 413},
+                                             {"fffffffffffffff\r\n", 413},
+                                             {"0\r\n\n", 400}};
   for (const auto& [text, status] : bad) {
     INFO(text);
     ChunkDecoder d(100);
@@ -104,10 +115,12 @@ TEST_CASE("Requests over a bare socket") {
   // Two in one packet, answered in order on one connection.
   {
     Socket s(server.port);
-    s.Send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + HttpPost("/v1/chat/completions", chat) +
+    s.Send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" +
+           HttpPost("/v1/chat/completions", chat) +
            "GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     const std::string all = s.Read();
-    const size_t a = all.find("\"status\":\"ok\""), b = all.find("chat.completion"), c = all.find("\"version\"");
+    const size_t a = all.find("\"status\":\"ok\""), b = all.find("chat.completion"),
+                 c = all.find("\"version\"");
     CHECK(a < b);
     CHECK(b < c);
     CHECK(c != std::string::npos);
@@ -115,12 +128,16 @@ TEST_CASE("Requests over a bare socket") {
   // Byte by byte, and in chunks.
   {
     Socket s(server.port);
-    for (const char c : std::string("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")) s.Send(std::string(1, c));
+    for (const char c :
+         std::string("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+      s.Send(std::string(1, c));
     CHECK(StatusOf(s.Read()) == 200);
   }
   {
     Socket s(server.port);
-    s.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+    s.Send(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "
+        "chunked\r\nConnection: close\r\n\r\n");
     for (size_t at = 0; at < chat.size(); at += 10) {
       const std::string part = chat.substr(at, 10);
       s.Send(Format("%zx\r\n", part.size()) + part + "\r\n");
@@ -130,7 +147,10 @@ TEST_CASE("Requests over a bare socket") {
   }
   {
     Socket s(server.port);
-    s.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: " + std::to_string(chat.size()) + "\r\n\r\n");
+    s.Send(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nExpect: "
+        "100-continue\r\nConnection: close\r\nContent-Length: " +
+        std::to_string(chat.size()) + "\r\n\r\n");
     CHECK(s.Read(5000, "\r\n\r\n").starts_with("HTTP/1.1 100"));
     s.Send(chat);
     CHECK(StatusOf(s.Read()) == 200);
@@ -150,7 +170,9 @@ TEST_CASE("Requests over a bare socket") {
       {"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n", 400},
       {"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404},
       {"GET /%2e%2e/%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404},
-      {"GET /health HTTP/1.1\r\nHost: localhost\r\nOrigin: x%0d%0aSet-Cookie: a\r\nRange: bytes=0-0\r\nConnection: close\r\n\r\n", 200},
+      {"GET /health HTTP/1.1\r\nHost: localhost\r\nOrigin: x%0d%0aSet-Cookie: a\r\nRange: "
+       "bytes=0-0\r\nConnection: close\r\n\r\n",
+       200},
   };
   for (const auto& [text, status] : bad) {
     Socket s(server.port);
@@ -177,12 +199,17 @@ TEST_CASE("Hundreds of half requests delay nobody, and are closed in time") {
   for (int i = 0; i < 450; ++i) {
     idle.emplace_back(server.port);
     if (i % 3 == 0) idle.back().Send("GET /health HT");
-    if (i % 3 == 1) idle.back().Send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{\"mess");
+    if (i % 3 == 1)
+      idle.back().Send(
+          "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+          "1000\r\n\r\n{\"mess");
   }
   // Readers that never read beside them.
   for (int i = 0; i < 3; ++i) {
     idle.emplace_back(server.port);
-    idle.back().Send(HttpPost("/v1/completions", R"({"prompt":"Once","stream":true,"ignore_eos":true,"max_tokens":400})"));
+    idle.back().Send(
+        HttpPost("/v1/completions",
+                 R"({"prompt":"Once","stream":true,"ignore_eos":true,"max_tokens":400})"));
   }
   double worst = 0;
   for (int i = 0; i < 20; ++i) {
@@ -222,7 +249,10 @@ TEST_CASE("A client that goes away ends its own work at once and nobody else's")
   });
   for (int i = 0; i < 150; ++i) {
     Socket s(server.port);
-    Json noise = {{"prompt", "The dog " + std::to_string(rng() % 5)}, {"ignore_eos", true}, {"max_tokens", 450}, {"stream", rng() % 2 == 0}};
+    Json noise = {{"prompt", "The dog " + std::to_string(rng() % 5)},
+                  {"ignore_eos", true},
+                  {"max_tokens", 450},
+                  {"stream", rng() % 2 == 0}};
     const std::string request = HttpPost("/v1/completions", server::Dump(noise));
     const size_t n = rng() % 3 == 0 ? rng() % request.size() : request.size();
     s.Send(request.substr(0, n));
@@ -232,7 +262,8 @@ TEST_CASE("A client that goes away ends its own work at once and nobody else's")
   steady.join();
   CHECK(same > 0);
   CHECK(other == 0);
-  for (int i = 0; i < 300 && scheduler.stats().running + scheduler.stats().queued > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 300 && scheduler.stats().running + scheduler.stats().queued > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   const SchedulerStats stats = scheduler.stats();
   CHECK(stats.running == 0);
   CHECK(stats.queued == 0);
@@ -247,12 +278,15 @@ TEST_CASE("A stream that waits is kept alive by bare comments") {
   const TestServer server(options);
   std::thread first([&] {
     auto c = server.Client();
-    c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":480,"n":16})", "application/json");
+    c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":480,"n":16})",
+           "application/json");
   });
   Scheduler& scheduler = server.server->app().models()[0]->scheduler();
   while (scheduler.stats().requests < 16) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   // Behind all of these, as it is of the same client.
-  const auto a = server.Post("/v1/chat/completions", Json::parse(R"({"messages":[{"role":"user","content":"x"}],"stream":true,"max_tokens":3})"));
+  const auto a = server.Post(
+      "/v1/chat/completions",
+      Json::parse(R"({"messages":[{"role":"user","content":"x"}],"stream":true,"max_tokens":3})"));
   first.join();
   INFO(a.body);
   CHECK(a.status == 200);
@@ -268,10 +302,12 @@ TEST_CASE("Stopping lets answers end within the bound, then cancels; the port is
   httplib::Result result(nullptr, httplib::Error::Unknown);
   std::thread client([&] {
     auto c = server->Client();
-    result = c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":400})", "application/json");
+    result = c.Post("/v1/completions", R"({"prompt":"Once","ignore_eos":true,"max_tokens":400})",
+                    "application/json");
   });
   Scheduler& scheduler = server->server->app().models()[0]->scheduler();
-  for (int i = 0; i < 500 && scheduler.stats().requests == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  for (int i = 0; i < 500 && scheduler.stats().requests == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   server->server->Stop();
   client.join();
   REQUIRE(static_cast<bool>(result));
@@ -294,8 +330,11 @@ TEST_CASE("Stopping lets answers end within the bound, then cancels; the port is
     request.method = "POST";
     request.path = "/v1/chat/completions";
     request.set_header("Content-Type", "application/json");
-    request.body = R"({"messages":[{"role":"user","content":"x"}],"stream":true,"ignore_eos":true,"n":4})";
-    request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) { return take(data, size); };
+    request.body =
+        R"({"messages":[{"role":"user","content":"x"}],"stream":true,"ignore_eos":true,"n":4})";
+    request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) {
+      return take(data, size);
+    };
     result = c.send(request);
   });
   while (!begun) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -304,7 +343,8 @@ TEST_CASE("Stopping lets answers end within the bound, then cancels; the port is
   REQUIRE(static_cast<bool>(result));
   const std::string end = streamed.substr(streamed.size() - std::min<size_t>(streamed.size(), 120));
   INFO(end);
-  const bool told = end.find("shutting down") != std::string::npos || end.ends_with("data: [DONE]\n\n");
+  const bool told =
+      end.find("shutting down") != std::string::npos || end.ends_with("data: [DONE]\n\n");
   CHECK(told);
   server.reset();
   options.port = port;

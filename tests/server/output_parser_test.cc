@@ -64,14 +64,19 @@ Parsed Parse(const OutputFormat& format, const std::string& text, size_t piece) 
 }
 
 Json Object(Json properties, Json required = Json::array()) {
-  return {{"type", "object"}, {"properties", std::move(properties)}, {"required", std::move(required)}};
+  return {
+      {"type", "object"}, {"properties", std::move(properties)}, {"required", std::move(required)}};
 }
 
 std::shared_ptr<const server::Tools> TestTools() {
-  return std::make_shared<const server::Tools>(server::Tools{
-      {"weather", Object({{"city", {{"type", "string"}}}, {"days", {{"type", "integer"}}}, {"where", {{"type", {"string", "null"}}}}, {"when", Json::object()},
-                          {"unit", {{"enum", {"C", "F"}}}}, {"list", {{"type", "array"}}}})},
-      {"time", Object(Json::object())}});
+  return std::make_shared<const server::Tools>(
+      server::Tools{{"weather", Object({{"city", {{"type", "string"}}},
+                                        {"days", {{"type", "integer"}}},
+                                        {"where", {{"type", {"string", "null"}}}},
+                                        {"when", Json::object()},
+                                        {"unit", {{"enum", {"C", "F"}}}},
+                                        {"list", {{"type", "array"}}}})},
+                    {"time", Object(Json::object())}});
 }
 
 const ToolSyntax* Syntax(const std::string& name) {
@@ -129,42 +134,113 @@ TEST_CASE("Calls in every syntax") {
     std::vector<std::pair<std::string, Json>> calls;
   };
   const Case cases[] = {
-      {"hermes", "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Berlin\", \"days\": 3}}\n</tool_call>", "", {{"weather", berlin}}},
-      {"hermes", "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Berlin\", \"days\": 3}}\n</tool_call>\n<tool_call>{\"name\":\"time\",\"arguments\":{}}</tool_call>",
-       "Let me see.", {{"weather", berlin}, {"time", Json::object()}}},
-      {"hermes", "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"}\\\"{\"}}</tool_call>", "", {{"weather", {{"city", "}\"{"}}}}},
-      {"hermes", "<tool_call>{\"name\": \"weather\", \"arguments\": \"{\\\"city\\\": 1}\"}</tool_call>", "", {{"weather", {{"city", 1}}}}},
-      {"hermes", "<tool_call>{\"name\": \"weather\", \"arguments\": {}}", "", {{"weather", Json::object()}}},
-      {"hermes", "<tool_call>{\"name\": \"other\", \"arguments\": {}}</tool_call>", "<tool_call>{\"name\": \"other\", \"arguments\": {}}</tool_call>", {}},
+      {"hermes",
+       "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Berlin\", \"days\": "
+       "3}}\n</tool_call>",
+       "",
+       {{"weather", berlin}}},
+      {"hermes",
+       "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Berlin\", "
+       "\"days\": 3}}\n</tool_call>\n<tool_call>{\"name\":\"time\",\"arguments\":{}}</tool_call>",
+       "Let me see.",
+       {{"weather", berlin}, {"time", Json::object()}}},
+      {"hermes",
+       "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"}\\\"{\"}}</tool_call>",
+       "",
+       {{"weather", {{"city", "}\"{"}}}}},
+      {"hermes",
+       "<tool_call>{\"name\": \"weather\", \"arguments\": \"{\\\"city\\\": 1}\"}</tool_call>",
+       "",
+       {{"weather", {{"city", 1}}}}},
+      {"hermes",
+       "<tool_call>{\"name\": \"weather\", \"arguments\": {}}",
+       "",
+       {{"weather", Json::object()}}},
+      {"hermes",
+       "<tool_call>{\"name\": \"other\", \"arguments\": {}}</tool_call>",
+       "<tool_call>{\"name\": \"other\", \"arguments\": {}}</tool_call>",
+       {}},
       {"hermes", "<tool_call>{broken</tool_call>", "<tool_call>{broken</tool_call>", {}},
       {"hermes", "<tool_call>not json", "<tool_call>not json", {}},
       {"hermes", "a <tool in words", "a <tool in words", {}},
-      {"llama3", "{\"name\": \"weather\", \"parameters\": {\"city\": \"Berlin\", \"days\": 3}}", "", {{"weather", berlin}}},
-      {"llama3", "<|python_tag|>{\"name\": \"time\", \"parameters\": {}}; {\"name\": \"weather\", \"parameters\": {\"city\": \"Berlin\", \"days\": 3}}", "",
+      {"llama3",
+       "{\"name\": \"weather\", \"parameters\": {\"city\": \"Berlin\", \"days\": 3}}",
+       "",
+       {{"weather", berlin}}},
+      {"llama3",
+       "<|python_tag|>{\"name\": \"time\", \"parameters\": {}}; {\"name\": \"weather\", "
+       "\"parameters\": {\"city\": \"Berlin\", \"days\": 3}}",
+       "",
        {{"time", Json::object()}, {"weather", berlin}}},
-      {"llama3", "{\"type\": \"function\", \"function\": {\"name\": \"time\", \"parameters\": {}}}", "", {{"time", Json::object()}}},
+      {"llama3",
+       "{\"type\": \"function\", \"function\": {\"name\": \"time\", \"parameters\": {}}}",
+       "",
+       {{"time", Json::object()}}},
       {"llama3", "{\"answer\": 42}", "{\"answer\": 42}", {}},
       {"llama3", "A text with {braces} in it", "A text with {braces} in it", {}},
-      {"mistral", "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\": {\"city\": \"Berlin\", \"days\": 3}}, {\"name\": \"time\", \"arguments\": {}}]", "",
+      {"mistral",
+       "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\": {\"city\": \"Berlin\", \"days\": 3}}, "
+       "{\"name\": \"time\", \"arguments\": {}}]",
+       "",
        {{"weather", berlin}, {"time", Json::object()}}},
-      {"mistral", "[TOOL_CALLS]weather[ARGS]{\"city\": \"Berlin\", \"days\": 3}[TOOL_CALLS]time[ARGS]{}", "", {{"weather", berlin}, {"time", Json::object()}}},
+      {"mistral",
+       "[TOOL_CALLS]weather[ARGS]{\"city\": \"Berlin\", \"days\": 3}[TOOL_CALLS]time[ARGS]{}",
+       "",
+       {{"weather", berlin}, {"time", Json::object()}}},
       {"mistral", "[TOOL_CALLS] nothing", "[TOOL_CALLS] nothing", {}},
-      {"mistral", "[TOOL_CALLS]weather[CALL_ID]abcdefghi[ARGS]{\"city\": \"Berlin\", \"days\": 3}", "", {{"weather", berlin}}},
+      {"mistral",
+       "[TOOL_CALLS]weather[CALL_ID]abcdefghi[ARGS]{\"city\": \"Berlin\", \"days\": 3}",
+       "",
+       {{"weather", berlin}}},
       {"mistral", "[TOOL_CALLS]{\"name\": \"time\"}", "", {{"time", Json::object()}}},
-      {"mistral", "[TOOL_CALLS][{\"name\": \"time\", \"arguments\": {}", "[TOOL_CALLS][{\"name\": \"time\", \"arguments\": {}", {}},
-      {"xml", "<tool_call>\n<function=weather>\n<parameter=city>\nBerlin\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>", "", {{"weather", berlin}}},
-      {"xml", "I look.\n<tool_call>\n<function=time>\n</function>\n</tool_call>\n<tool_call><function=weather><parameter=city>Berlin</parameter>"
-              "<parameter=days> 3 </parameter></function></tool_call>", "I look.", {{"time", Json::object()}, {"weather", berlin}}},
+      {"mistral",
+       "[TOOL_CALLS][{\"name\": \"time\", \"arguments\": {}",
+       "[TOOL_CALLS][{\"name\": \"time\", \"arguments\": {}",
+       {}},
+      {"xml",
+       "<tool_call>\n<function=weather>\n<parameter=city>\nBerlin\n</"
+       "parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
+       "",
+       {{"weather", berlin}}},
+      {"xml",
+       "I "
+       "look.\n<tool_call>\n<function=time>\n</function>\n</"
+       "tool_call>\n<tool_call><function=weather><parameter=city>Berlin</parameter>"
+       "<parameter=days> 3 </parameter></function></tool_call>",
+       "I look.",
+       {{"time", Json::object()}, {"weather", berlin}}},
       // Values are text; what is none by the schema is JSON. The opening tag may be missing, at the end the closing one.
-      {"xml", "<function=weather>\n<parameter=city>\n</para \"x\"\n\n</parameter>\n<parameter=where>\nnull\n</parameter>\n<parameter=when>\n[1, 2]\n</parameter>\n"
-              "<parameter=unit>\nC\n</parameter>\n<parameter=list>\n[]\n</parameter>\n</function>", "",
-       {{"weather", {{"city", "</para \"x\"\n"}, {"where", nullptr}, {"when", {1, 2}}, {"unit", "C"}, {"list", Json::array()}}}}},
-      {"xml", "<tool_call>\n<function=weather>\n<parameter=where>\n12\n</parameter>\n<parameter=when>\n12 o'clock\n</parameter>\n<parameter=days>\nmany\n</parameter>\n</function>\n</tool", "",
+      {"xml",
+       "<function=weather>\n<parameter=city>\n</para "
+       "\"x\"\n\n</parameter>\n<parameter=where>\nnull\n</parameter>\n<parameter=when>\n[1, "
+       "2]\n</parameter>\n"
+       "<parameter=unit>\nC\n</parameter>\n<parameter=list>\n[]\n</parameter>\n</function>",
+       "",
+       {{"weather",
+         {{"city", "</para \"x\"\n"},
+          {"where", nullptr},
+          {"when", {1, 2}},
+          {"unit", "C"},
+          {"list", Json::array()}}}}},
+      {"xml",
+       "<tool_call>\n<function=weather>\n<parameter=where>\n12\n</parameter>\n<parameter=when>\n12 "
+       "o'clock\n</parameter>\n<parameter=days>\nmany\n</parameter>\n</function>\n</tool",
+       "",
        {{"weather", {{"where", "12"}, {"when", "12 o'clock"}, {"days", "many"}}}}},
-      {"xml", "<tool_call>\n<function=nobody>\n</function>\n</tool_call>", "<tool_call>\n<function=nobody>\n</function>\n</tool_call>", {}},
-      {"xml", "<tool_call>\n<function=weather>\n<parameter=city>\nBer", "<tool_call>\n<function=weather>\n<parameter=city>\nBer", {}},
-      {"xml", "<tool_call>\n<function=weather>\n<parameter=city>\na\n</parameter>\n<parameter=city>\nb\n</parameter>\n</function>",
-       "<tool_call>\n<function=weather>\n<parameter=city>\na\n</parameter>\n<parameter=city>\nb\n</parameter>\n</function>", {}},
+      {"xml",
+       "<tool_call>\n<function=nobody>\n</function>\n</tool_call>",
+       "<tool_call>\n<function=nobody>\n</function>\n</tool_call>",
+       {}},
+      {"xml",
+       "<tool_call>\n<function=weather>\n<parameter=city>\nBer",
+       "<tool_call>\n<function=weather>\n<parameter=city>\nBer",
+       {}},
+      {"xml",
+       "<tool_call>\n<function=weather>\n<parameter=city>\na\n</parameter>\n<parameter=city>\nb\n</"
+       "parameter>\n</function>",
+       "<tool_call>\n<function=weather>\n<parameter=city>\na\n</parameter>\n<parameter=city>\nb\n</"
+       "parameter>\n</function>",
+       {}},
   };
   for (const Case& c : cases) {
     OutputFormat format;
@@ -179,14 +255,17 @@ TEST_CASE("Calls in every syntax") {
   }
 }
 
-TEST_CASE("Calls that a grammar governs are given out while they are written, and only those that it would write") {
+TEST_CASE(
+    "Calls that a grammar governs are given out while they are written, and only those that it "
+    "would write") {
   for (const ToolSyntax* syntax : server::AllToolSyntaxes()) {
     INFO(syntax->name());
     OutputFormat format;
     format.syntax = syntax;
     format.tools = TestTools();
     std::vector<std::string> relaxed;
-    GrammarAutomaton grammar(std::make_shared<Grammar>(syntax->Grammar(*format.tools, true, &relaxed) + server::JsonRules()));
+    GrammarAutomaton grammar(std::make_shared<Grammar>(
+        syntax->Grammar(*format.tools, true, &relaxed) + server::JsonRules()));
     CHECK(relaxed.empty());
     std::mt19937 rng(11);
     size_t long_calls = 0;
@@ -199,7 +278,8 @@ TEST_CASE("Calls that a grammar governs are given out while they are written, an
         for (int b = 1; b < 127; ++b) {
           if (grammar.Step(s, static_cast<uint8_t>(b)) == GrammarAutomaton::kDead) continue;
           next.push_back(static_cast<char>(b));
-          if (std::string("\"}]</>").find(static_cast<char>(b)) != std::string::npos) closing.push_back(static_cast<char>(b));
+          if (std::string("\"}]</>").find(static_cast<char>(b)) != std::string::npos)
+            closing.push_back(static_cast<char>(b));
         }
         REQUIRE_FALSE(next.empty());
         const auto& from = text.size() > 150 && !closing.empty() && rng() % 8 != 0 ? closing : next;
@@ -238,7 +318,11 @@ TEST_CASE("Thoughts before calls") {
   format.syntax = Syntax("hermes");
   format.tools = TestTools();
   for (const size_t piece : {1, 5, 100}) {
-    const Parsed p = Parse(format, "<think>I need <tool_call> the time</think>\n<tool_call>{\"name\":\"time\",\"arguments\":{}}</tool_call>", piece);
+    const Parsed p =
+        Parse(format,
+              "<think>I need <tool_call> the "
+              "time</think>\n<tool_call>{\"name\":\"time\",\"arguments\":{}}</tool_call>",
+              piece);
     CHECK(p.reasoning == "I need <tool_call> the time");
     CHECK(p.content.empty());
     CHECK(p.calls.size() == 1);
@@ -249,7 +333,8 @@ TEST_CASE("Syntaxes are found in templates") {
   CHECK(std::string(server::SyntaxOf("... <tool_call> ...")->name()) == "hermes");
   CHECK(std::string(server::SyntaxOf("... [TOOL_CALLS] ...")->name()) == "mistral");
   CHECK(std::string(server::SyntaxOf("[TOOL_CALLS] name [ARGS]")->name()) == "mistral_args");
-  CHECK(std::string(server::SyntaxOf("[TOOL_CALLS] name [CALL_ID] id [ARGS]")->name()) == "mistral_id_args");
+  CHECK(std::string(server::SyntaxOf("[TOOL_CALLS] name [CALL_ID] id [ARGS]")->name()) ==
+        "mistral_id_args");
   CHECK(std::string(server::SyntaxOf("<|start_header_id|>")->name()) == "llama3");
   const Json coder = Json::parse(testing::ReadText(LUTRA_TEST_DATA "/templates/coder_like.json"));
   CHECK(std::string(server::SyntaxOf(coder["template"].get<std::string>())->name()) == "xml");
@@ -260,8 +345,17 @@ TEST_CASE("Calls that a model makes by itself are governed from their trigger on
   const server::ServedModel& model = *server.server->app().models()[0];
   const Tokenizer& tokenizer = model.tokenizer();
   const auto form_of = [&](Json more) {
-    Json body = {{"tools", Json::array({{{"type", "function"}, {"function", {{"name", "weather"}, {"parameters", Object({{"city", {{"enum", {"Berlin", "Paris"}}}}, {"days", {{"type", "integer"}}}}, {"city", "days"})}}}},
-                                        {{"type", "function"}, {"function", {{"name", "odd"}, {"parameters", {{"type", "object"}, {"minProperties", 2}}}}}}})}};
+    Json body = {
+        {"tools", Json::array({{{"type", "function"},
+                                {"function",
+                                 {{"name", "weather"},
+                                  {"parameters", Object({{"city", {{"enum", {"Berlin", "Paris"}}}},
+                                                         {"days", {{"type", "integer"}}}},
+                                                        {"city", "days"})}}}},
+                               {{"type", "function"},
+                                {"function",
+                                 {{"name", "odd"},
+                                  {"parameters", {{"type", "object"}, {"minProperties", 2}}}}}}})}};
     body.update(more);
     const server::Params params = server::ReadParams(body, server::kChat, {});
     OutputFormat format;
@@ -281,7 +375,9 @@ TEST_CASE("Calls that a model makes by itself are governed from their trigger on
     CHECK(form.format.calls_hold);
     for (int round = 0; round < 10; ++round) {
       const auto constraint = form.constraint();
-      std::string text = round % 2 == 0 ? "<think>a <tool_call> in thoughts</think>I look.\n<tool_call>" : "<tool_call>";
+      std::string text = round % 2 == 0
+                             ? "<think>a <tool_call> in thoughts</think>I look.\n<tool_call>"
+                             : "<tool_call>";
       write(*constraint, text);
       REQUIRE(constraint->active());
       while (!constraint->done() && text.size() < 3000) {
@@ -324,25 +420,46 @@ TEST_CASE("Calls that a model makes by itself are governed from their trigger on
   REQUIRE(either->active());
   CHECK(either->Allows(tokenizer.Encode("7", false, false).back()));
   // Schemas that cannot be said are refused where strictness is asked for, and where a user's grammar stands against a call.
-  const Json strict = Json::array({{{"type", "function"}, {"function", {{"name", "odd"}, {"strict", true}, {"parameters", {{"type", "object"}, {"minProperties", 2}}}}}}});
+  const Json strict =
+      Json::array({{{"type", "function"},
+                    {"function",
+                     {{"name", "odd"},
+                      {"strict", true},
+                      {"parameters", {{"type", "object"}, {"minProperties", 2}}}}}}});
   CHECK_THROWS_AS(form_of({{"tools", strict}}), server::ApiError);
-  CHECK_THROWS_AS(form_of({{"grammar", "root ::= \"a\""}, {"tool_choice", "required"}}), server::ApiError);
+  CHECK_THROWS_AS(form_of({{"grammar", "root ::= \"a\""}, {"tool_choice", "required"}}),
+                  server::ApiError);
   CHECK_FALSE(form_of({{"grammar", "root ::= \"a\""}}).format.calls_hold);
 }
 
 TEST_CASE("A required call is made, streamed as clients expect, and has valid arguments") {
   const testing::TestServer server;
-  const Json tools = Json::array(
-      {{{"type", "function"},
-        {"function",
-         {{"name", "get_weather"},
-          {"parameters",
-           {{"type", "object"}, {"properties", {{"city", {{"enum", {"Berlin", "Paris"}}}}, {"days", {{"type", "integer"}, {"minimum", 1}, {"maximum", 14}}}}}, {"required", {"city", "days"}}, {"additionalProperties", false}}}}}},
-       {{"type", "function"}, {"function", {{"name", "get_time"}, {"parameters", {{"type", "object"}, {"properties", Json::object()}}}}}}});
-  for (const Json& choice : {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_weather"}}}}}) {
+  const Json tools =
+      Json::array({{{"type", "function"},
+                    {"function",
+                     {{"name", "get_weather"},
+                      {"parameters",
+                       {{"type", "object"},
+                        {"properties",
+                         {{"city", {{"enum", {"Berlin", "Paris"}}}},
+                          {"days", {{"type", "integer"}, {"minimum", 1}, {"maximum", 14}}}}},
+                        {"required", {"city", "days"}},
+                        {"additionalProperties", false}}}}}},
+                   {{"type", "function"},
+                    {"function",
+                     {{"name", "get_time"},
+                      {"parameters", {{"type", "object"}, {"properties", Json::object()}}}}}}});
+  for (const Json& choice :
+       {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_weather"}}}}}) {
     for (int seed = 0; seed < 4; ++seed) {
-      const Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "What is the weather?"}}})}, {"tools", tools}, {"tool_choice", choice},
-                         {"seed", seed}, {"temperature", 1}, {"max_tokens", 300}, {"parallel_tool_calls", false}};
+      const Json body = {
+          {"messages", Json::array({{{"role", "user"}, {"content", "What is the weather?"}}})},
+          {"tools", tools},
+          {"tool_choice", choice},
+          {"seed", seed},
+          {"temperature", 1},
+          {"max_tokens", 300},
+          {"parallel_tool_calls", false}};
       const auto a = server.Post("/v1/chat/completions", body);
       INFO(a.body);
       REQUIRE(a.status == 200);
@@ -386,7 +503,9 @@ TEST_CASE("A required call is made, streamed as clients expect, and has valid ar
     }
   }
   const auto post = [&](Json more) {
-    Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})}, {"tools", tools}, {"max_tokens", 4}};
+    Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})},
+                 {"tools", tools},
+                 {"max_tokens", 4}};
     body.update(more);
     return server.Post("/v1/chat/completions", body);
   };
@@ -394,19 +513,28 @@ TEST_CASE("A required call is made, streamed as clients expect, and has valid ar
   CHECK(post({{"tool_choice", "none"}}).status == 200);
   // With a form for answers too, it is one or the other.
   for (int seed = 0; seed < 4; ++seed) {
-    const auto a = post({{"tool_choice", "auto"}, {"seed", seed}, {"temperature", 2}, {"max_tokens", 300}, {"parallel_tool_calls", false},
-                         {"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"enum", {"yes", "no"}}}}}}}}});
+    const auto a = post(
+        {{"tool_choice", "auto"},
+         {"seed", seed},
+         {"temperature", 2},
+         {"max_tokens", 300},
+         {"parallel_tool_calls", false},
+         {"response_format",
+          {{"type", "json_schema"}, {"json_schema", {{"schema", {{"enum", {"yes", "no"}}}}}}}}});
     INFO(a.body);
     REQUIRE(a.status == 200);
     const Json& c = a.json["choices"][0];
-    const bool answered = c["message"]["content"] == "\"yes\"" || c["message"]["content"] == "\"no\"";
+    const bool answered =
+        c["message"]["content"] == "\"yes\"" || c["message"]["content"] == "\"no\"";
     const bool called = c["finish_reason"] == "tool_calls" || c["finish_reason"] == "length";
     CHECK(answered != called);
   }
   CHECK(post({{"tool_choice", "maybe"}}).status == 400);
-  CHECK(post({{"tool_choice", {{"type", "function"}, {"function", {{"name", "nobody"}}}}}}).json["error"]["param"] == "tool_choice.function.name");
+  CHECK(post({{"tool_choice", {{"type", "function"}, {"function", {{"name", "nobody"}}}}}})
+            .json["error"]["param"] == "tool_choice.function.name");
   CHECK(post({{"tools", {1}}}).json["error"]["param"] == "tools[0]");
-  CHECK(post({{"tools", Json::array({{{"type", "function"}}})}}).json["error"]["param"] == "tools[0].function");
+  CHECK(post({{"tools", Json::array({{{"type", "function"}}})}}).json["error"]["param"] ==
+        "tools[0].function");
   CHECK(post({{"tools", Json::array()}, {"tool_choice", "required"}}).status == 400);
 }
 

@@ -38,14 +38,16 @@ std::string Generate(GrammarAutomaton& a, std::mt19937& rng) {
     if (a.can_end(s) && (text.size() > 60 || rng() % 4 == 0)) break;
     std::vector<uint8_t> next;
     for (int b = 0; b < 256; ++b) {
-      if (a.Step(s, static_cast<uint8_t>(b)) != GrammarAutomaton::kDead) next.push_back(static_cast<uint8_t>(b));
+      if (a.Step(s, static_cast<uint8_t>(b)) != GrammarAutomaton::kDead)
+        next.push_back(static_cast<uint8_t>(b));
     }
     REQUIRE(!next.empty());
     uint8_t byte = next[rng() % next.size()];
     // Closing characters are preferred when it gets long, or free values would never end.
     if (text.size() > 60) {
       for (const char c : std::string("}]\"")) {
-        if (std::find(next.begin(), next.end(), static_cast<uint8_t>(c)) != next.end()) byte = static_cast<uint8_t>(c);
+        if (std::find(next.begin(), next.end(), static_cast<uint8_t>(c)) != next.end())
+          byte = static_cast<uint8_t>(c);
       }
     }
     text += static_cast<char>(byte);
@@ -60,8 +62,13 @@ std::wstring Wide(const std::string& text) {
   std::wstring out;
   for (const char c : text) {
     const uint8_t b = static_cast<uint8_t>(c);
-    if ((b & 0xC0) != 0x80) out += static_cast<wchar_t>(b < 0x80 ? b : b < 0xE0 ? b & 0x1F : b < 0xF0 ? b & 0x0F : b & 0x07);
-    else out.back() = static_cast<wchar_t>(out.back() << 6 | (b & 0x3F));
+    if ((b & 0xC0) != 0x80)
+      out += static_cast<wchar_t>(b < 0x80   ? b
+                                  : b < 0xE0 ? b & 0x1F
+                                  : b < 0xF0 ? b & 0x0F
+                                             : b & 0x07);
+    else
+      out.back() = static_cast<wchar_t>(out.back() << 6 | (b & 0x3F));
   }
   return out;
 }
@@ -69,14 +76,16 @@ std::wstring Wide(const std::string& text) {
 // A plain validator of the keywords below, written for this test.
 bool Valid(const Json& root, const Json& schema, const Json& v) {
   if (schema.is_boolean()) return schema.get<bool>();
-  if (schema.contains("$ref")) return Valid(root, root.at(Json::json_pointer(schema["$ref"].get<std::string>().substr(1))), v);
+  if (schema.contains("$ref"))
+    return Valid(root, root.at(Json::json_pointer(schema["$ref"].get<std::string>().substr(1))), v);
   if (schema.contains("nullable") && schema["nullable"] == true && v.is_null()) return true;
   if (schema.contains("type")) {
     const Json types = schema["type"].is_array() ? schema["type"] : Json::array({schema["type"]});
     bool any = false;
     for (const Json& t : types) {
-      any = any || (t == "object" && v.is_object()) || (t == "array" && v.is_array()) || (t == "string" && v.is_string()) ||
-            (t == "number" && v.is_number()) || (t == "integer" && v.is_number_integer()) || (t == "boolean" && v.is_boolean()) ||
+      any = any || (t == "object" && v.is_object()) || (t == "array" && v.is_array()) ||
+            (t == "string" && v.is_string()) || (t == "number" && v.is_number()) ||
+            (t == "integer" && v.is_number_integer()) || (t == "boolean" && v.is_boolean()) ||
             (t == "null" && v.is_null());
     }
     if (!any) return false;
@@ -92,7 +101,9 @@ bool Valid(const Json& root, const Json& schema, const Json& v) {
       if (!Valid(root, s, v)) return false;
     }
   }
-  if (schema.contains("enum") && std::find(schema["enum"].begin(), schema["enum"].end(), v) == schema["enum"].end()) return false;
+  if (schema.contains("enum") &&
+      std::find(schema["enum"].begin(), schema["enum"].end(), v) == schema["enum"].end())
+    return false;
   if (schema.contains("const") && schema["const"] != v) return false;
   if (v.is_object()) {
     const Json props = schema.value("properties", Json::object());
@@ -102,7 +113,8 @@ bool Valid(const Json& root, const Json& schema, const Json& v) {
     for (const auto& [name, member] : v.items()) {
       if (props.contains(name)) {
         if (!Valid(root, props[name], member)) return false;
-      } else if (schema.contains("additionalProperties") && !Valid(root, schema["additionalProperties"], member)) {
+      } else if (schema.contains("additionalProperties") &&
+                 !Valid(root, schema["additionalProperties"], member)) {
         return false;
       }
     }
@@ -110,22 +122,32 @@ bool Valid(const Json& root, const Json& schema, const Json& v) {
   if (v.is_array()) {
     const Json prefix = schema.value("prefixItems", Json::array());
     for (size_t i = 0; i < v.size(); ++i) {
-      if (i < prefix.size() ? !Valid(root, prefix[i], v[i]) : schema.contains("items") && !Valid(root, schema["items"], v[i])) return false;
+      if (i < prefix.size() ? !Valid(root, prefix[i], v[i])
+                            : schema.contains("items") && !Valid(root, schema["items"], v[i]))
+        return false;
     }
-    if (v.size() < schema.value("minItems", size_t{0}) || v.size() > schema.value("maxItems", size_t{1000000})) return false;
+    if (v.size() < schema.value("minItems", size_t{0}) ||
+        v.size() > schema.value("maxItems", size_t{1000000}))
+      return false;
   }
   if (v.is_string()) {
     const std::string text = v;
     size_t n = 0;
     for (const char c : text) n += (static_cast<uint8_t>(c) & 0xC0) != 0x80;
-    if (n < schema.value("minLength", size_t{0}) || n > schema.value("maxLength", size_t{1000000})) return false;
-    if (schema.contains("pattern") && !std::regex_search(Wide(text), std::wregex(Wide(schema["pattern"])))) return false;
+    if (n < schema.value("minLength", size_t{0}) || n > schema.value("maxLength", size_t{1000000}))
+      return false;
+    if (schema.contains("pattern") &&
+        !std::regex_search(Wide(text), std::wregex(Wide(schema["pattern"]))))
+      return false;
   }
   if (v.is_number()) {
     const double x = v;
-    if (x < schema.value("minimum", -HUGE_VAL) || x > schema.value("maximum", HUGE_VAL)) return false;
-    if (schema.contains("exclusiveMinimum") && x <= schema["exclusiveMinimum"].get<double>()) return false;
-    if (schema.contains("exclusiveMaximum") && x >= schema["exclusiveMaximum"].get<double>()) return false;
+    if (x < schema.value("minimum", -HUGE_VAL) || x > schema.value("maximum", HUGE_VAL))
+      return false;
+    if (schema.contains("exclusiveMinimum") && x <= schema["exclusiveMinimum"].get<double>())
+      return false;
+    if (schema.contains("exclusiveMaximum") && x >= schema["exclusiveMaximum"].get<double>())
+      return false;
   }
   return true;
 }
@@ -215,7 +237,8 @@ TEST_CASE("Whatever the grammar of a schema allows, parses and is valid") {
       CHECK(Valid(schema, schema, value));
     }
     // Random characters hardly ever come upon a pattern without anchors.
-    if (text.find("\"ab+\"") == std::string::npos && text.find("\"b\"") == std::string::npos) CHECK(n > 20);
+    if (text.find("\"ab+\"") == std::string::npos && text.find("\"b\"") == std::string::npos)
+      CHECK(n > 20);
   }
 }
 
@@ -225,15 +248,27 @@ TEST_CASE("Valid texts are allowed, others are not") {
     std::vector<const char*> yes, no;
   };
   const Case cases[] = {
-      {kSchemas[2], {R"({"a":"x","b":1})", R"({ "a": "x", "b": -1 })", "{\n  \"a\": \"\",\n  \"b\": 0\n}"},
-       {R"({"a":"x"})", R"({"b":1,"a":"x"})", R"({"a":"x","b":1,"c":2})", R"({"a":1,"b":1})", R"({"a":"x","b":01})"}},
-      {kSchemas[3], {R"({"b":1})", R"({"a":"","b":1})", R"({"b":1,"c":null})", R"({"a":"","b":2,"c":null})"}, {"{}", R"({"a":""})", R"({,"b":1})"}},
-      {kSchemas[4], {"{}", R"({"a":true})", R"({"b":1.5})", R"({"a":true,"ab":1,"abc":2,"q":3})"}, {R"({"a":1})", R"({"ab":1.5})", R"({"zz":"x"})", R"({"b":1,"a":1})"}},
-      {kSchemas[6], {"[1]", "[-7, 112]", "[99,0,10,100]"}, {"[]", "[-8]", "[113]", "[1,2,3,4,5]", "[1.5]", "[007]"}},
-      {kSchemas[7], {"[]", "[\"a\"]", "[\"a\",true,1,2,3]"}, {"[true]", "[\"a\",true,\"b\"]", "[\"a\",true,1,2,3,4]"}},
+      {kSchemas[2],
+       {R"({"a":"x","b":1})", R"({ "a": "x", "b": -1 })", "{\n  \"a\": \"\",\n  \"b\": 0\n}"},
+       {R"({"a":"x"})", R"({"b":1,"a":"x"})", R"({"a":"x","b":1,"c":2})", R"({"a":1,"b":1})",
+        R"({"a":"x","b":01})"}},
+      {kSchemas[3],
+       {R"({"b":1})", R"({"a":"","b":1})", R"({"b":1,"c":null})", R"({"a":"","b":2,"c":null})"},
+       {"{}", R"({"a":""})", R"({,"b":1})"}},
+      {kSchemas[4],
+       {"{}", R"({"a":true})", R"({"b":1.5})", R"({"a":true,"ab":1,"abc":2,"q":3})"},
+       {R"({"a":1})", R"({"ab":1.5})", R"({"zz":"x"})", R"({"b":1,"a":1})"}},
+      {kSchemas[6],
+       {"[1]", "[-7, 112]", "[99,0,10,100]"},
+       {"[]", "[-8]", "[113]", "[1,2,3,4,5]", "[1.5]", "[007]"}},
+      {kSchemas[7],
+       {"[]", "[\"a\"]", "[\"a\",true,1,2,3]"},
+       {"[true]", "[\"a\",true,\"b\"]", "[\"a\",true,1,2,3,4]"}},
       {kSchemas[12], {"\"ab-1\"", "\"cc-123yz\""}, {"\"ab-\"", "\"abc-1\"", "\"ab-1xx\""}},
       {kSchemas[13], {"\"ab\"", "\"xxabbby\""}, {"\"a\"", "\"\""}},
-      {kSchemas[15], {"\"2024-02-28\"", "\"1999-12-31\""}, {"\"2024-13-01\"", "\"2024-04-31\"", "\"24-01-01\""}},
+      {kSchemas[15],
+       {"\"2024-02-28\"", "\"1999-12-31\""},
+       {"\"2024-13-01\"", "\"2024-04-31\"", "\"24-01-01\""}},
       {kSchemas[19], {"0", "7", "123456789"}, {"-1", "1.5", "01", ""}},
       {kSchemas[20], {"10", "99", "1005"}, {"9", "1006", "0", "10000"}},
       {kSchemas[22], {"-120", "-4", "-99"}, {"-121", "-3", "0", "5"}},
@@ -241,7 +276,9 @@ TEST_CASE("Valid texts are allowed, others are not") {
       {kSchemas[24], {"0.1", "1", "12.5"}, {"0", "0.0", "-1"}},
       {kSchemas[25], {"-2", "-1.5", "12.9", "0", "-2.0"}, {"13", "-3", "13.0", "-2.6"}},
       {kSchemas[28], {"\"red\"", "3", "null", "{\"a\":[1]}"}, {"\"blue\"", "33"}},
-      {kSchemas[32], {R"({"v":1,"next":{"v":2,"next":null}})"}, {R"({"v":1})", R"({"v":1,"next":1})"}},
+      {kSchemas[32],
+       {R"({"v":1,"next":{"v":2,"next":null}})"},
+       {R"({"v":1})", R"({"v":1,"next":1})"}},
       {kSchemas[34], {"null", "\"x\""}, {"1"}},
   };
   for (const Case& c : cases) {
@@ -264,20 +301,42 @@ TEST_CASE("Patterns hold together with lengths and formats") {
     std::vector<const char*> yes, no;
   };
   const Case cases[] = {
-      {R"({"type":"string","pattern":"^[a-z]+(-[a-z]+)*$","minLength":4,"maxLength":9})", {"abcd", "a-b-c", "abcde-fgh"}, {"abc", "a--b", "abcdefghij", "ab-", "ABCD"}},
-      {R"({"type":"string","pattern":"b","maxLength":3})", {"b", "abc", "\\nb", "é\\\"b"}, {"a", "abcd", "xxxb", ""}},
-      {R"({"type":"string","pattern":"^.$"})", {"a", "é", "\\\"", "\\\\"}, {"\\n", "\\r", "ab", ""}},
+      {R"({"type":"string","pattern":"^[a-z]+(-[a-z]+)*$","minLength":4,"maxLength":9})",
+       {"abcd", "a-b-c", "abcde-fgh"},
+       {"abc", "a--b", "abcdefghij", "ab-", "ABCD"}},
+      {R"({"type":"string","pattern":"b","maxLength":3})",
+       {"b", "abc", "\\nb", "é\\\"b"},
+       {"a", "abcd", "xxxb", ""}},
+      {R"({"type":"string","pattern":"^.$"})",
+       {"a", "é", "\\\"", "\\\\"},
+       {"\\n", "\\r", "ab", ""}},
       {R"({"type":"string","pattern":"^a|b$"})", {"a", "axx", "b", "xxb"}, {"xa", "bx", ""}},
-      {R"({"type":"string","pattern":"^a|b$","maxLength":2})", {"a", "ax", "xb"}, {"axx", "xxb", "bx"}},
-      {R"({"type":"string","pattern":"^(a{2}){2,3}$","minLength":5})", {"aaaaaa"}, {"aaaa", "aaaaa", "aaaaaaaa"}},
+      {R"({"type":"string","pattern":"^a|b$","maxLength":2})",
+       {"a", "ax", "xb"},
+       {"axx", "xxb", "bx"}},
+      {R"({"type":"string","pattern":"^(a{2}){2,3}$","minLength":5})",
+       {"aaaaaa"},
+       {"aaaa", "aaaaa", "aaaaaaaa"}},
       {R"({"type":"string","pattern":"","minLength":1,"maxLength":1})", {"x", "ß"}, {"", "xy"}},
-      {R"({"type":"string","pattern":"^x*$","minLength":3})", {"xxx", "xxxxxxxxxx"}, {"xx", "xxxy"}},
+      {R"({"type":"string","pattern":"^x*$","minLength":3})",
+       {"xxx", "xxxxxxxxxx"},
+       {"xx", "xxxy"}},
       {R"({"type":"string","format":"date","pattern":"^19"})", {"1999-12-31"}, {"2024-01-01"}},
-      {R"({"type":"string","format":"ipv4","maxLength":8})", {"10.0.0.1", "1.2.3.4"}, {"10.0.0.11"}},
-      {R"({"type":"string","format":"duration"})", {"P1D", "PT1H30M", "P1Y2M3DT4H", "P3W"}, {"P", "PT", "P1H", "1D", "P1YT"}},
-      {R"({"type":"string","format":"hostname"})", {"localhost", "a-b.example.org"}, {"-a", "a-", "a..b", ""}},
-      {R"({"type":"string","format":"ipv6"})", {"::1", "2001:db8:0:0:0:0:0:1", "fe80::1"}, {":1", "1:2:3", "2001::12345"}},
-      {R"({"type":"string","format":"uri"})", {"https://example.org", "http://a.b:80/c/d?x=1"}, {"example.org", "http://", "http:// x"}},
+      {R"({"type":"string","format":"ipv4","maxLength":8})",
+       {"10.0.0.1", "1.2.3.4"},
+       {"10.0.0.11"}},
+      {R"({"type":"string","format":"duration"})",
+       {"P1D", "PT1H30M", "P1Y2M3DT4H", "P3W"},
+       {"P", "PT", "P1H", "1D", "P1YT"}},
+      {R"({"type":"string","format":"hostname"})",
+       {"localhost", "a-b.example.org"},
+       {"-a", "a-", "a..b", ""}},
+      {R"({"type":"string","format":"ipv6"})",
+       {"::1", "2001:db8:0:0:0:0:0:1", "fe80::1"},
+       {":1", "1:2:3", "2001::12345"}},
+      {R"({"type":"string","format":"uri"})",
+       {"https://example.org", "http://a.b:80/c/d?x=1"},
+       {"example.org", "http://", "http:// x"}},
   };
   for (const Case& c : cases) {
     INFO(c.schema);
@@ -293,8 +352,10 @@ TEST_CASE("Patterns hold together with lengths and formats") {
   const std::pair<const char*, const char*> refused[] = {
       {R"({"type":"string","pattern":"^[a-z]{3}$","minLength":4})", "no text has the pattern"},
       {R"({"type":"string","format":"uuid","maxLength":35})", "no text has the pattern"},
-      {R"({"type":"string","pattern":"^(a|b)*a(a|b){12}$","maxLength":2000})", "8192 states; lower maxLength"},
-      {R"({"type":"string","pattern":"^((a{1,100}){1,100}){1,100}$","maxLength":10})", "20000 places"},
+      {R"({"type":"string","pattern":"^(a|b)*a(a|b){12}$","maxLength":2000})",
+       "8192 states; lower maxLength"},
+      {R"({"type":"string","pattern":"^((a{1,100}){1,100}){1,100}$","maxLength":10})",
+       "20000 places"},
       {R"({"type":"string","pattern":"^a{1,5000}$"})", "4096"},
       {R"({"type":"string","pattern":"(^a)b","maxLength":2})", "^ is taken"},
       {R"({"type":"string","pattern":"^[\u0001]$"})", "nothing that a JSON string can"},
@@ -310,7 +371,9 @@ TEST_CASE("Patterns hold together with lengths and formats") {
   }
 }
 
-TEST_CASE("oneOf is exact where its branches can be told apart; elsewhere it is anyOf and said so, or refused if strict") {
+TEST_CASE(
+    "oneOf is exact where its branches can be told apart; elsewhere it is anyOf and said so, or "
+    "refused if strict") {
   const char* const apart[] = {
       R"([{"type":"string"},{"type":"number"},{"type":"boolean"},{"type":"null"},{"type":"array"},{"type":"object"}])",
       R"([{"const":"a"},{"type":"string","minLength":2}])",
@@ -324,11 +387,13 @@ TEST_CASE("oneOf is exact where its branches can be told apart; elsewhere it is 
       R"([{"anyOf":[{"type":"string"},{"type":"null"}]},{"type":"integer"}])",
       R"([{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}])",
   };
-  const Json defs = Json::parse(R"({"a":{"type":"object","properties":{"k":{"const":"a"}},"required":["k"]},"b":{"type":"object","properties":{"k":{"const":"b"},"more":{"$ref":"#/$defs/a"}},"required":["k"]}})");
+  const Json defs = Json::parse(
+      R"({"a":{"type":"object","properties":{"k":{"const":"a"}},"required":["k"]},"b":{"type":"object","properties":{"k":{"const":"b"},"more":{"$ref":"#/$defs/a"}},"required":["k"]}})");
   for (const std::string text : apart) {
     INFO(text);
     std::vector<std::string> relaxed;
-    CHECK_NOTHROW(server::SchemaGrammar({{"oneOf", Json::parse(text)}, {"$defs", defs}}, "f", {true, &relaxed}));
+    CHECK_NOTHROW(server::SchemaGrammar({{"oneOf", Json::parse(text)}, {"$defs", defs}}, "f",
+                                        {true, &relaxed}));
     CHECK(relaxed.empty());
   }
   const char* const together[] = {
@@ -342,7 +407,8 @@ TEST_CASE("oneOf is exact where its branches can be told apart; elsewhere it is 
   };
   for (const std::string text : together) {
     INFO(text);
-    const Json schema = {{"type", "object"}, {"properties", {{"p", {{"oneOf", Json::parse(text)}}}}}};
+    const Json schema = {{"type", "object"},
+                         {"properties", {{"p", {{"oneOf", Json::parse(text)}}}}}};
     std::vector<std::string> relaxed;
     CHECK_NOTHROW(server::SchemaGrammar(schema, "f", {false, &relaxed}));
     CHECK(relaxed == std::vector<std::string>{"/properties/p/oneOf"});
@@ -350,14 +416,17 @@ TEST_CASE("oneOf is exact where its branches can be told apart; elsewhere it is 
       server::SchemaGrammar(schema, "f", {true, nullptr});
       FAIL("it was taken");
     } catch (const ApiError& e) {
-      CHECK(std::string(e.what()).find("at /properties/p/oneOf: a value may match both branch 0 and branch 1; give every branch") != std::string::npos);
+      CHECK(std::string(e.what()).find("at /properties/p/oneOf: a value may match both branch 0 "
+                                       "and branch 1; give every branch") != std::string::npos);
     }
   }
   // Listed values: those of one branch only.
   const Json listed = Json::parse(R"({"oneOf":[{"enum":[1,2,3]},{"enum":[3,4]},{"const":2}]})");
   for (const char* text : {"1", "4"}) CHECK(Accepts(listed, text));
   for (const char* text : {"2", "3"}) CHECK_FALSE(Accepts(listed, text));
-  CHECK(Refusal(Json::parse(R"({"oneOf":[{"const":1},{"enum":[1]}]})")).find("exactly one branch") != std::string::npos);
+  CHECK(
+      Refusal(Json::parse(R"({"oneOf":[{"const":1},{"enum":[1]}]})")).find("exactly one branch") !=
+      std::string::npos);
 }
 
 TEST_CASE("What cannot be said in a grammar is refused by name") {
@@ -395,19 +464,25 @@ TEST_CASE("What cannot be said in a grammar is refused by name") {
 TEST_CASE("Large and deep schemas end quickly") {
   const auto start = std::chrono::steady_clock::now();
   Json deep = {{"type", "string"}};
-  for (int i = 0; i < 30; ++i) deep = {{"type", "object"}, {"properties", {{"a", deep}}}, {"required", {"a"}}};
+  for (int i = 0; i < 30; ++i)
+    deep = {{"type", "object"}, {"properties", {{"a", deep}}}, {"required", {"a"}}};
   CHECK(Refusal(deep).empty());
   Json wide = {{"type", "object"}, {"properties", Json::object()}};
-  for (int i = 0; i < 500; ++i) wide["properties"]["property" + std::to_string(i)] = {{"type", "array"}, {"items", {{"type", "integer"}, {"minimum", i}}}};
+  for (int i = 0; i < 500; ++i)
+    wide["properties"]["property" + std::to_string(i)] = {
+        {"type", "array"}, {"items", {{"type", "integer"}, {"minimum", i}}}};
   CHECK(Refusal(wide).empty());
   Json many = {{"enum", Json::array()}};
   for (int i = 0; i < 5000; ++i) many["enum"].push_back("value " + std::to_string(i));
   CHECK(Refusal(many).empty());
-  Refusal(Json{{"type", "string"}, {"pattern", std::string(3000, '(') + "a" + std::string(3000, ')')}});
+  Refusal(
+      Json{{"type", "string"}, {"pattern", std::string(3000, '(') + "a" + std::string(3000, ')')}});
   // allOf that doubles at every level.
   Json doubling = {{"type", "object"}};
   for (int i = 0; i < 20; ++i) doubling = {{"anyOf", Json::array({doubling, doubling})}};
-  Refusal(Json{{"type", "array"}, {"items", {{"type", "string"}, {"maxLength", 1000000000}}}, {"maxItems", 1000000000}});
+  Refusal(Json{{"type", "array"},
+               {"items", {{"type", "string"}, {"maxLength", 1000000000}}},
+               {"maxItems", 1000000000}});
   // References deepen what one JSON text may nest.
   for (const char* keyword : {"items", "additionalProperties", "anyOf", "allOf"}) {
     for (const int levels : {100, 2000}) {
@@ -437,7 +512,8 @@ TEST_CASE("Large and deep schemas end quickly") {
   }
   for (int i = 0; i < 60; ++i) {
     lists["oneOf"].push_back({{"enum", names}, {"minLength", 1}});
-    objects["oneOf"].push_back({{"type", "object"}, {"properties", properties}, {"required", names}});
+    objects["oneOf"].push_back(
+        {{"type", "object"}, {"properties", properties}, {"required", names}});
   }
   Refusal(lists);
   Refusal(objects);
@@ -447,7 +523,9 @@ TEST_CASE("Large and deep schemas end quickly") {
 TEST_CASE("Answers of the server match their schema, or end at the length") {
   const testing::TestServer server;
   const auto chat = [&](Json more) {
-    Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "Tell me a story."}}})}, {"max_tokens", 300}, {"temperature", 1}};
+    Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "Tell me a story."}}})},
+                 {"max_tokens", 300},
+                 {"temperature", 1}};
     body.update(more);
     return server.Post("/v1/chat/completions", body);
   };
@@ -455,7 +533,11 @@ TEST_CASE("Answers of the server match their schema, or end at the length") {
   for (int i = 0; i < 3; ++i) {
     for (const int k : {2, 3, 6, 7, 11, 15, 17, 20, 28, 32}) {
       const Json schema = Json::parse(kSchemas[k]);
-      const auto a = chat({{"seed", i}, {"response_format", {{"type", "json_schema"}, {"json_schema", {{"name", "x"}, {"strict", true}, {"schema", schema}}}}}});
+      const auto a =
+          chat({{"seed", i},
+                {"response_format",
+                 {{"type", "json_schema"},
+                  {"json_schema", {{"name", "x"}, {"strict", true}, {"schema", schema}}}}}});
       INFO(kSchemas[k]);
       INFO(a.body);
       REQUIRE(a.status == 200);
@@ -472,25 +554,35 @@ TEST_CASE("Answers of the server match their schema, or end at the length") {
   const auto object = chat({{"response_format", {{"type", "json_object"}}}, {"temperature", 0}});
   REQUIRE(object.status == 200);
   CHECK(object.json["choices"][0]["message"]["content"].get<std::string>().starts_with("{"));
-  const auto grammar = chat({{"grammar", "root ::= \"The answer is \" (\"yes\" | \"no\") \", and that is all.\""}});
+  const auto grammar =
+      chat({{"grammar", "root ::= \"The answer is \" (\"yes\" | \"no\") \", and that is all.\""}});
   const std::string text = grammar.json["choices"][0]["message"]["content"];
-  const bool yes_or_no = text == "The answer is yes, and that is all." || text == "The answer is no, and that is all.";
+  const bool yes_or_no =
+      text == "The answer is yes, and that is all." || text == "The answer is no, and that is all.";
   CHECK(yes_or_no);
   CHECK(grammar.json["timings"]["forced_n"].get<int>() > 4);
   const Json overlapping = Json::parse(R"({"oneOf":[{"type":"integer"},{"type":"number"}]})");
   const auto relaxed = chat({{"json_schema", overlapping}});
   CHECK(relaxed.status == 200);
   CHECK(relaxed.header("x-relaxed-schema") == "/oneOf");
-  CHECK(chat({{"response_format", {{"type", "json_schema"}, {"json_schema", {{"strict", true}, {"schema", overlapping}}}}}}).status == 400);
+  CHECK(chat({{"response_format",
+               {{"type", "json_schema"},
+                {"json_schema", {{"strict", true}, {"schema", overlapping}}}}}})
+            .status == 400);
   // The same text streamed.
   std::string streamed;
-  Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})}, {"temperature", 0}, {"grammar", "root ::= [0-9]{7}"}};
-  for (const Json& e : server.Stream("/v1/chat/completions", body)) streamed += e["choices"][0]["delta"].value("content", "");
+  Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})},
+               {"temperature", 0},
+               {"grammar", "root ::= [0-9]{7}"}};
+  for (const Json& e : server.Stream("/v1/chat/completions", body))
+    streamed += e["choices"][0]["delta"].value("content", "");
   CHECK(streamed.size() == 7);
   CHECK(streamed.find_first_not_of("0123456789") == std::string::npos);
-  for (const Json& bad : {Json{{"grammar", "root ::= root \"a\""}}, Json{{"response_format", {{"type", "xml"}}}},
-                          Json{{"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"not", {}}}}}}}}},
-                          Json{{"json_schema", {{"type", "object"}}}, {"grammar", "root ::= \"a\""}}}) {
+  for (const Json& bad :
+       {Json{{"grammar", "root ::= root \"a\""}}, Json{{"response_format", {{"type", "xml"}}}},
+        Json{{"response_format",
+              {{"type", "json_schema"}, {"json_schema", {{"schema", {{"not", {}}}}}}}}},
+        Json{{"json_schema", {{"type", "object"}}}, {"grammar", "root ::= \"a\""}}}) {
     const auto a = chat(bad);
     INFO(a.body);
     CHECK(a.status == 400);

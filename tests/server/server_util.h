@@ -20,7 +20,9 @@ namespace lutra::testing {
 
 using server::Json;
 
-inline std::string DemoPath() { return std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf"; }
+inline std::string DemoPath() {
+  return std::string(LUTRA_SOURCE_DIR) + "/models/demo/demo-stories-6m-5.5bpw.gguf";
+}
 
 inline server::ServerOptions TestOptions(size_t slots = 4) {
   server::ServerOptions o;
@@ -61,11 +63,13 @@ class TestServer {
       return it == headers.end() ? "" : it->second;
     }
   };
-  Answer Post(const std::string& path, const std::string& body, const httplib::Headers& headers = {}) const {
+  Answer Post(const std::string& path, const std::string& body,
+              const httplib::Headers& headers = {}) const {
     auto client = Client();
     return Wrap(client.Post(path, headers, body, "application/json"));
   }
-  Answer Post(const std::string& path, const Json& body, const httplib::Headers& headers = {}) const {
+  Answer Post(const std::string& path, const Json& body,
+              const httplib::Headers& headers = {}) const {
     return Post(path, server::Dump(body), headers);
   }
   Answer Get(const std::string& path, const httplib::Headers& headers = {}) const {
@@ -156,11 +160,14 @@ class Socket {
 };
 
 inline int StatusOf(const std::string& answer) {
-  return answer.starts_with("HTTP/1.1 ") && answer.size() > 12 ? (answer[9] - '0') * 100 + (answer[10] - '0') * 10 + (answer[11] - '0') : 0;
+  return answer.starts_with("HTTP/1.1 ") && answer.size() > 12
+             ? (answer[9] - '0') * 100 + (answer[10] - '0') * 10 + (answer[11] - '0')
+             : 0;
 }
 
 inline std::string HttpPost(const std::string& path, const std::string& body) {
-  return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " +
+  return "POST " + path +
+         " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " +
          std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
