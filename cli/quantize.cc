@@ -161,7 +161,7 @@ int RunQuantize(int argc, char** argv) {
   app.add_option("TYPE", type_name, "a tensor type or a mix: see above (not with --target)");
   auto* target_option = app.add_option("--target", target,
                                        "choose each tensor's type so that the file loses least at "
-                                       "this size: bits a weight (3.5) or bytes (4GB, 3.8GiB)")
+                                       "this size: bits a weight (3.5) or the file's (4GB, 3.8GiB)")
                             ->type_name("BPW|SIZE");
   app.add_option(
          "--target-types", target_types,
@@ -279,8 +279,8 @@ int RunQuantize(int argc, char** argv) {
     }
     const Sensitivities* measured = sensitivities ? &*sensitivities : nullptr;
     plan = PlanForTarget(
-        file, options, ParseTargetSize(target, n_weights), TypeList(target_types), measured, &pool,
-        [&](size_t done, size_t all) {
+        file, options, ParseTargetSize(target, n_weights, BytesBesideTensors(file)),
+        TypeList(target_types), measured, &pool, [&](size_t done, size_t all) {
           if (interrupted) Fail(ErrorCode::kCancelled, "interrupted: nothing was written");
           line.Update([&] { return Format("measuring errors: %zu of %zu", done, all); });
         });

@@ -147,7 +147,18 @@ std::vector<const TensorTypeInfo*> DefaultCandidates() {
 
 }  // namespace
 
-uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights) {
+uint64_t BytesBesideTensors(const GgufFile& file) {
+  // A report of quality has some text and a number a tensor; types' names and an importance matrix' file are noted, too.
+  constexpr uint64_t kAdded = 8192, kAddedPerTensor = 16;
+  uint64_t bytes = file.file_bytes() + kAdded;
+  for (const GgufTensor& tensor : file.tensors()) {
+    bytes -= tensor.bytes;
+    bytes += file.alignment() + kAddedPerTensor;
+  }
+  return bytes;
+}
+
+uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights, uint64_t beside) {
   double value = 0.0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   std::string unit(end, text.data() + text.size());
@@ -170,8 +181,15 @@ uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights) {
   if (error == std::errc() && value > 0.0 && std::isfinite(value)) {
     if ((unit.empty() || unit == "bpw") && value <= 32.0)
       return static_cast<uint64_t>(value * static_cast<double>(n_weights) / 8.0);
-    if (const auto it = kUnits.find(unit); it != kUnits.end() && value * it->second < 1e18)
-      return static_cast<uint64_t>(value * it->second);
+    const auto it = kUnits.find(unit.empty() && value >= 1024.0 ? "b" : unit);
+    if (it != kUnits.end() && value * it->second < 1e18) {
+      const uint64_t bytes = static_cast<uint64_t>(value * it->second);
+      if (bytes > beside) return bytes - beside;
+      Fail(ErrorCode::kInvalidArgument,
+           "--target: %" PRIu64
+           " bytes are too few: metadata and padding alone take up to %" PRIu64,
+           bytes, beside);
+    }
   }
   Fail(ErrorCode::kInvalidArgument,
        "--target: '%s' is neither bits a weight up to 32 (3.5) nor a size (4GB, 3.8GiB, 500MiB)",

@@ -19,9 +19,12 @@
 
 namespace lutra {
 
-// "3.5" or "3.5bpw": bits a weight; "4G", "4GB", "3.8GiB", "500M", "500MiB", "4000000000B": bytes of tensors. Gives bytes.
-// Throws Error(kInvalidArgument).
-uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights);
+// "3.5" or "3.5bpw": bits a weight; "4G", "4GB", "3.8GiB", "500M", "500MiB", "4000000000": the size of the file, of which `beside` bytes
+// are not tensors (BytesBesideTensors). Gives bytes of tensors. Throws Error(kInvalidArgument).
+uint64_t ParseTargetSize(const std::string& text, uint64_t n_weights, uint64_t beside);
+
+// At most what a file quantized from this one holds beside its tensors: metadata, what quantizing adds to it, padding.
+uint64_t BytesBesideTensors(const GgufFile& file);
 
 // KL divergence of the output over relative error, by tensor (engine/sensitivity.h).
 using Sensitivities = std::map<std::string, double, std::less<>>;

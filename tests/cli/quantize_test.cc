@@ -199,6 +199,24 @@ TEST_CASE(
   CHECK(GgufFile::Open(out).tensors().size() == 1);
 }
 
+TEST_CASE("A target in bytes is the size of the file, with its report") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "q.gguf";
+  const uint64_t whole = fs::file_size(kModel);
+  for (const double part : {0.45, 0.7}) {
+    const auto target = static_cast<uint64_t>(part * static_cast<double>(whole));
+    INFO(target, " of ", whole, " bytes");
+    const Outcome made =
+        Run("quantize " + kModel + " " + out + " --target " + std::to_string(target) + kEvaluate);
+    INFO(made.output);
+    REQUIRE(made.status == 0);
+    CHECK(fs::file_size(out) <= target);
+  }
+  const Outcome refused = Run("quantize " + kModel + " " + out + " --target 1024", true);
+  CHECK(refused.status != 0);
+  CHECK(Contains(refused.output, "metadata and padding alone"));
+}
+
 TEST_CASE("A disk that fills up leaves the old file and nothing else") {
   const TemporaryFolder folder;
   const std::string in = folder / "in.gguf", out = folder / "out.gguf";

@@ -419,11 +419,13 @@ TEST_CASE("Each expert is quantized with its own importances; another model's ma
 }
 
 TEST_CASE("Target sizes are read in bits a weight and in bytes") {
-  CHECK(ParseTargetSize("4", 1000) == 500);
-  CHECK(ParseTargetSize("3.5bpw", 1600) == 700);
-  CHECK(ParseTargetSize("2GiB", 1) == uint64_t{2} << 30);
-  CHECK(CodeOf([] { ParseTargetSize("1.5 parsecs", 1); }) == ErrorCode::kInvalidArgument);
-  CHECK(CodeOf([] { ParseTargetSize("-3", 1); }) == ErrorCode::kInvalidArgument);
+  CHECK(ParseTargetSize("4", 1000, 300) == 500);
+  CHECK(ParseTargetSize("3.5bpw", 1600, 300) == 700);
+  CHECK(ParseTargetSize("2GiB", 1, 300) == (uint64_t{2} << 30) - 300);
+  CHECK(ParseTargetSize("1048576", 1, 300) == 1048276);
+  CHECK(CodeOf([] { ParseTargetSize("4k", 1, 4000); }) == ErrorCode::kInvalidArgument);
+  CHECK(CodeOf([] { ParseTargetSize("1.5 parsecs", 1, 0); }) == ErrorCode::kInvalidArgument);
+  CHECK(CodeOf([] { ParseTargetSize("-3", 1, 0); }) == ErrorCode::kInvalidArgument);
 }
 
 TEST_CASE("A target size is met from below, and more bytes lose less") {
@@ -434,7 +436,7 @@ TEST_CASE("A target size is met from below, and more bytes lose less") {
   uint64_t last = 0;
   for (const double bpw : {2.6, 3.5, 4.5, 6.0}) {
     const uint64_t target =
-        ParseTargetSize(Format("%.1f", bpw), PlanQuantize(file, options).n_weights);
+        ParseTargetSize(Format("%.1f", bpw), PlanQuantize(file, options).n_weights, 0);
     const QuantizePlan plan = PlanForTarget(file, options, target, {}, nullptr, &pool, {});
     INFO(bpw);
     CHECK(plan.bytes <= target);
@@ -459,14 +461,14 @@ TEST_CASE("A target size is met from below, and more bytes lose less") {
   for (const GgufTensor& tensor : file.tensors())
     measured[tensor.name] = tensor.name == "blk.6.attn_k.weight" ? 1.0 : 1e-7;
   const QuantizePlan steered =
-      PlanForTarget(file, options, ParseTargetSize("3", PlanQuantize(file, options).n_weights), {},
-                    &measured, &pool, {});
+      PlanForTarget(file, options, ParseTargetSize("3", PlanQuantize(file, options).n_weights, 0),
+                    {}, &measured, &pool, {});
   CHECK(TypeIn(steered, "blk.6.attn_k.weight") == "Q8_0");
   CHECK(TypeIn(steered, "blk.6.attn_q.weight") != "Q8_0");
   options.tensor_types = {{"ffn_down", FindWritableType("Q8_0")}};
   const QuantizePlan plan =
-      PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights), {},
-                    nullptr, &pool, {});
+      PlanForTarget(file, options, ParseTargetSize("5", PlanQuantize(file, options).n_weights, 0),
+                    {}, nullptr, &pool, {});
   CHECK(TypeIn(plan, "blk.3.ffn_down.weight") == "Q8_0");
   CHECK(CodeOf([&] { PlanForTarget(file, options, 100, {}, nullptr, &pool, {}); }) ==
         ErrorCode::kInvalidArgument);
