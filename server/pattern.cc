@@ -11,19 +11,6 @@ namespace lutra::server {
 namespace {
 
 using Kind = PatternNode::Kind;
-constexpr uint32_t kMaxCodePoint = 0x10FFFF;
-
-std::vector<CharRange> Others(std::vector<CharRange> ranges) {
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<CharRange> out;
-  uint32_t next = 0;
-  for (const auto& [from, to] : ranges) {
-    if (from > next) out.emplace_back(next, from - 1);
-    next = std::max(next, to + 1);
-  }
-  if (next <= kMaxCodePoint) out.emplace_back(next, kMaxCodePoint);
-  return out;
-}
 
 PatternNode Chars(std::vector<CharRange> ranges) { return {Kind::kChars, std::move(ranges)}; }
 
@@ -158,13 +145,13 @@ class PatternParser {
     if (c == '[') return Chars(Class());
     if (c == '.') {
       ++at_;
-      return Chars(Others({{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}}));
+      return Chars(OtherCodePoints({{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}}));
     }
     if (c == '*' || c == '+' || c == '?') Refuse("nothing stands before a repetition");
     std::vector<CharRange> ranges;
     bool negated = false;
     One(&ranges, &negated);
-    return Chars(negated ? Others(ranges) : ranges);
+    return Chars(negated ? OtherCodePoints(ranges) : ranges);
   }
 
   uint32_t Hex(size_t n) {
@@ -260,7 +247,7 @@ class PatternParser {
       bool not_these = false;
       std::vector<CharRange> one;
       One(&one, &not_these);
-      if (not_these) one = Others(one);
+      if (not_these) one = OtherCodePoints(one);
       if (one.size() == 1 && one[0].first == one[0].second && Peek('-') && at_ + 1 < text_.size() &&
           text_[at_ + 1] != ']') {
         ++at_;
@@ -272,7 +259,7 @@ class PatternParser {
       ranges.insert(ranges.end(), one.begin(), one.end());
     }
     ++at_;
-    return negated ? Others(ranges) : ranges;
+    return negated ? OtherCodePoints(ranges) : ranges;
   }
 
   const std::string& text_;

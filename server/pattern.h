@@ -9,10 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/base/code_points.h"
+
 namespace lutra::server {
 
 // Code points, both ends included.
-using CharRange = std::pair<uint32_t, uint32_t>;
+using CharRange = CodePointRange;
 
 struct PatternNode {
   enum class Kind { kChars, kSequence, kChoice, kRepeat };

@@ -12,7 +12,6 @@ namespace {
 
 using Kind = PatternNode::Kind;
 using Ranges = std::vector<CharRange>;
-constexpr uint32_t kMaxCodePoint = 0x10FFFF;
 
 // As a JSON string spells them: what must be escaped is, by its short form; other control
 // characters and halves of surrogate pairs are left out. "" if nothing is left.

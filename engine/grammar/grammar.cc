@@ -5,15 +5,14 @@
 #include <string>
 #include <utility>
 
+#include "kernels/base/code_points.h"
 #include "kernels/base/error.h"
 #include "kernels/base/utf8.h"
 
 namespace lutra {
 namespace {
 
-constexpr uint32_t kMaxCodePoint = 0x10FFFF;
-
-using Range = std::pair<uint32_t, uint32_t>;  // code points, inclusive
+using Range = CodePointRange;
 
 bool IsNameChar(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -330,17 +329,7 @@ class GbnfParser {
       ranges.emplace_back(from, to);
     }
     ++at_;
-    if (negated) {
-      std::sort(ranges.begin(), ranges.end());
-      std::vector<Range> others;
-      uint32_t next = 0;
-      for (const auto& [from, to] : ranges) {
-        if (from > next) others.emplace_back(next, from - 1);
-        next = std::max(next, to + 1);
-      }
-      if (next <= kMaxCodePoint) others.emplace_back(next, kMaxCodePoint);
-      ranges = std::move(others);
-    }
+    if (negated) ranges = OtherCodePoints(std::move(ranges));
     if (ranges.empty()) Refuse("the class is empty");
     return CodePoints(ranges);
   }

@@ -51,12 +51,6 @@ struct CodebookBase {
     }();
     return points;
   }
-  // As stored: kCodeBits a weight.
-  static const std::vector<int32_t>& Codes() {
-    static const std::vector<int32_t> codes(kGrid, kGrid + kN);
-    return codes;
-  }
-
   static constexpr size_t kHalves = [] {
     size_t n = 1;
     for (size_t i = 0; i < kD / 2; ++i) n *= kNLevels;

@@ -77,7 +77,7 @@ class ScaledEncoder {
   static constexpr bool kFewLevels = F::kBits == 3 && F::kTable.size() == 0;
   static constexpr size_t kPositions = kRange.steps + (Assign::kBothSigns ? 1 : 0);
   static constexpr size_t kClasses = kTables * kSignsTried;
-  static constexpr size_t kFits = kSlow ? kClasses * kPositions + 1 : kClasses;
+  static constexpr size_t kFits = !kRemembers ? 0 : kSlow ? kClasses * kPositions + 1 : kClasses;
 
   // Per group, [n_padded] each.
   struct Lanes {
@@ -175,10 +175,12 @@ class ScaledEncoder {
       for (size_t k = 0; k < kClasses; ++k) gains[k] = fit_scales[k] = fit_b[k] = hn::Zero(d);
       float* fit = lanes.fits + at;
       const auto remember = [&](VQ scale, VQ b, VQ shift) HWY_ATTR {
-        hn::StoreU(scale, d, fit);
-        hn::StoreU(b, d, fit + row.n_padded);
-        hn::StoreU(shift, d, fit + 2 * row.n_padded);
-        fit += 3 * row.n_padded;
+        if constexpr (kRemembers) {
+          hn::StoreU(scale, d, fit);
+          hn::StoreU(b, d, fit + row.n_padded);
+          hn::StoreU(shift, d, fit + 2 * row.n_padded);
+          fit += 3 * row.n_padded;
+        }
       };
       const auto shift_of = [&](size_t c) HWY_ATTR {
         return hn::Set(d, static_cast<float>(static_cast<int>(c / kSignsTried) * F::kShift));
@@ -207,9 +209,12 @@ class ScaledEncoder {
           attempt(hn::Mul(hn::Set(d, mirrored ? Assign::kOtherEnd : kEnd), per_unit), shift_of(c),
                   c);
       }
-      VQ best = gains[0], best_scale = fit_scales[0], best_shift = shift_of(0);
+      VQ best = hn::Zero(d), best_scale = hn::Zero(d), best_shift = hn::Zero(d);
       const auto choose = [&]() HWY_ATTR {
-        for (size_t c = 0; c < kClasses; ++c) {
+        best = gains[0];
+        best_scale = fit_scales[0];
+        best_shift = shift_of(0);
+        for (size_t c = 1; c < kClasses; ++c) {
           const auto better = hn::Gt(gains[c], best);
           best = hn::IfThenElse(better, gains[c], best);
           best_scale = hn::IfThenElse(better, fit_scales[c], best_scale);
@@ -225,8 +230,6 @@ class ScaledEncoder {
         remember(scale, b, best_shift);
       } else {
         for (size_t c = 0; c < kClasses; ++c) attempt(Inverse(fit_scales[c]), shift_of(c), c);
-        best = gains[0];
-        best_scale = fit_scales[0];
         choose();
         for (size_t c = 0; c < kClasses; ++c) remember(fit_scales[c], fit_b[c], shift_of(c));
       }
