@@ -1,11 +1,14 @@
-// The operations of AMX that the int8 product needs, twice: the machine's tile registers and an emulation that follows the ISA's definition
-// (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TDPBSSD, TDPBSUD).
-// The product (kernels/amx_multiply.cc) is a template over these two classes, so what is tested on any machine is the code that runs on
-// the tiles, all but the seven lines of assembly below.
+// The operations of AMX that products need, twice: the machine's tile registers and an emulation that follows the ISA's definition
+// (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TDPBSSD, TDPBSUD,
+// TDPBF16PS). The products (kernels/amx_multiply.cc, kernels/amx_bf16.cc) are templates over these two classes, so what is tested on any
+// machine is the code that runs on the tiles, all but the lines of assembly below.
 //
 // Eight tiles of at most 16 rows x 64 bytes. Tile numbers are part of the instructions, hence template arguments.
 #pragma once
 
+#include <bit>
+#include <cfloat>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -25,7 +28,8 @@ struct TileConfig {
 static_assert(sizeof(TileConfig) == 64 && offsetof(TileConfig, row_bytes) == 16 &&
               offsetof(TileConfig, rows) == 48);
 
-// Tiles for C [16][16] int32 += A [16][4 * quads] x B [quads][16][4]: C in 0..3, A in 4 and 5, B in 6 and 7; quads: 16 or 8.
+// Tiles for C [16][16] int32 += A [16][4 * quads] x B [quads][16][4] bytes, or float += bf16 with pairs for quads: C in 0..3, A in 4 and 5,
+// B in 6 and 7; quads: 16 or 8.
 constexpr TileConfig MakeTileConfig(size_t quads) {
   TileConfig c{};
   c.palette = 1;
@@ -68,6 +72,11 @@ class AmxTiles {
   void DotUnsigned() {
     asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
   }
+  // C float += A x B, pairs of bf16; see EmulatedTiles. Only where CpuAmx().bf16.
+  template <int kC, int kA, int kB>
+  void DotBf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
+  }
 };
 #endif
 
@@ -108,6 +117,11 @@ class EmulatedTiles {
     static_assert(kC != kA && kC != kB && kA != kB);
     Dot<uint8_t>(kC, kA, kB);
   }
+  template <int kC, int kA, int kB>
+  void DotBf16() {
+    static_assert(kC != kA && kC != kB && kA != kB);
+    DotBf16(kC, kA, kB);
+  }
 
  private:
   void Check(int tile) const { LUTRA_CHECK(config_.palette == 1 && config_.rows[tile] != 0); }
@@ -129,8 +143,7 @@ class EmulatedTiles {
       std::memcpy(static_cast<uint8_t*>(p) + r * stride, tiles_[tile][r], config_.row_bytes[tile]);
     }
   }
-  template <class B>
-  [[gnu::noinline]] void Dot(int c, int a, int b) {
+  void CheckDot(int c, int a, int b) const {
     Check(c);
     Check(a);
     Check(b);
@@ -138,6 +151,10 @@ class EmulatedTiles {
                 config_.row_bytes[c] % 4 == 0);
     LUTRA_CHECK(config_.rows[a] == config_.rows[c] && config_.row_bytes[a] / 4 == config_.rows[b] &&
                 config_.row_bytes[b] == config_.row_bytes[c]);
+  }
+  template <class B>
+  [[gnu::noinline]] void Dot(int c, int a, int b) {
+    CheckDot(c, a, b);
     for (size_t m = 0; m < config_.rows[c]; ++m) {
       uint32_t sums[16];  // the instruction does not saturate: modulo 2^32
       std::memcpy(sums, tiles_[c][m], 64);
@@ -151,6 +168,40 @@ class EmulatedTiles {
                                            x[2] * w[4 * n + 2] + x[3] * w[4 * n + 3]);
         }
       }
+      std::memcpy(tiles_[c][m], sums, config_.row_bytes[c]);
+    }
+  }
+
+  static float Flush(float v) { return std::fabs(v) < FLT_MIN ? std::copysign(0.0f, v) : v; }
+  // Denormal operands and results are zeros; a result is denormal if it is after rounding to 24 bits of any exponent.
+  static float FlushedFma(float a, float b, float c) {
+    const float sum = std::fma(a, b, c);
+    // Denormals have fewer bits: what they round up to FLT_MIN may be less with all 24. Such sums are exact in double.
+    const bool tiny = std::fabs(sum) <= FLT_MIN &&
+                      std::fabs(std::fma(double{a}, double{b}, double{c})) < 0x1p-126 - 0x1p-151;
+    return tiny ? std::copysign(0.0f, sum) : sum;
+  }
+  // The sums of even and odd k of a tile row are chains of their own, added before C is.
+  [[gnu::noinline]] void DotBf16(int c, int a, int b) {
+    CheckDot(c, a, b);
+    const auto floats = [](float* to, const uint8_t* from, size_t n) {
+      for (size_t i = 0; i < n; ++i) {
+        uint16_t v;
+        std::memcpy(&v, from + 2 * i, 2);
+        to[i] = Flush(std::bit_cast<float>(uint32_t{v} << 16));
+      }
+    };
+    float w[16][32];
+    for (size_t k = 0; k < config_.rows[b]; ++k) floats(w[k], tiles_[b][k], 32);
+    for (size_t m = 0; m < config_.rows[c]; ++m) {
+      float x[32], sums[16], pairs[32] = {};
+      floats(x, tiles_[a][m], 32);
+      std::memcpy(sums, tiles_[c][m], 64);
+      for (size_t k = 0; k < config_.rows[b]; ++k) {
+        for (size_t i = 0; i < 32; ++i) pairs[i] = FlushedFma(x[2 * k + i % 2], w[k][i], pairs[i]);
+      }
+      for (size_t n = 0; n < 16; ++n)
+        sums[n] = Flush(Flush(sums[n]) + Flush(pairs[2 * n] + pairs[2 * n + 1]));
       std::memcpy(tiles_[c][m], sums, config_.row_bytes[c]);
     }
   }

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "kernels/amx_bf16.h"
 #include "kernels/amx_matmul.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/error.h"
@@ -143,6 +144,12 @@ PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
 PanelMatMulFn FindTilePanelMatMul(uint32_t type_id) {
   const Tiles tiles = Current()->tiles;
   return tiles == Tiles::kNone ? nullptr : FindAmxPanelMatMul(type_id, tiles == Tiles::kEmulated);
+}
+
+Bf16MatMulFn FindTileBf16MatMul(uint32_t type_id) {
+  const Tiles tiles = Current()->tiles;
+  if (tiles == Tiles::kNone || (tiles == Tiles::kAmx && !CpuAmx().bf16)) return nullptr;
+  return FindAmxBf16MatMul(type_id, tiles == Tiles::kEmulated);
 }
 
 }  // namespace lutra

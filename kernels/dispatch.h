@@ -24,7 +24,8 @@ std::string SimdName();
 
 // How prompts meet weights: "exact" (the default: the same bits in any batch) or "fast": with many tokens, weights of formats with an
 // integer scale per 16 or 32 are rounded to int8 with one scale per 256 on the way, faster on AVX-512 with VNNI (docs/kernels.md) and the same
-// elsewhere; results then depend on how many tokens a batch has. Others are Error(kInvalidArgument). Call before anything is computed; not thread-safe.
+// elsewhere, and on AMX F16 and BF16 weights meet activations rounded to bf16 (kernels/amx_bf16.h); results then depend on how many tokens a
+// batch has. Others are Error(kInvalidArgument). Call before scratch is sized and anything is computed; not thread-safe.
 void SetPrefill(const std::string& name);
 bool PrefillIsFast();
 

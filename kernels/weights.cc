@@ -7,23 +7,47 @@
 #include "kernels/base/error.h"
 #include "kernels/dequantize.h"
 #include "kernels/dispatch.h"
+#include "kernels/formats/float_formats.h"
 #include "kernels/pack.h"
 
 namespace lutra {
 
+namespace {
+
+bool RoundsToBf16() {
+  return PrefillIsFast() && FindTileBf16MatMul(Bf16::kInfo.type_id) != nullptr;
+}
+
+}  // namespace
+
 MatrixInput::MatrixInput(size_t max_tokens, size_t max_cols)
-    : q8x256_(max_tokens, max_cols), q8x32_(max_tokens, max_cols) {}
+    : q8x256_(max_tokens, max_cols),
+      q8x32_(max_tokens, max_cols),
+      bf16_(RoundsToBf16() ? max_tokens : 0, max_cols) {}
+
+size_t MatrixInput::PlannedBytes(size_t max_tokens, size_t max_cols) {
+  return 2 * Q8Activations::PlannedBytes(max_tokens, max_cols) +
+         Bf16Activations::PlannedBytes(RoundsToBf16() ? max_tokens : 0, max_cols);
+}
 
 void MatrixInput::Set(const float* x, size_t x_stride, size_t n_tokens, size_t n_cols) {
   x_ = x;
   x_stride_ = x_stride;
   n_tokens_ = n_tokens;
   n_cols_ = n_cols;
-  has_q8x256_ = has_q8x32_ = false;
+  has_q8x256_ = has_q8x32_ = has_bf16_ = false;
 }
 
 void MatrixInput::Prepare(InputKind kind, ThreadPool& pool) {
   if (kind == InputKind::kFloat) return;
+  if (kind == InputKind::kBf16) {
+    if (has_bf16_ || bf16_.empty() || n_tokens_ <= kTileMinTokens || !PrefillIsFast()) return;
+    has_bf16_ = true;
+    bf16_.Reshape(n_tokens_, n_cols_);
+    pool.For(bf16_.view().n_blocks() * bf16_.view().n_tiles(),
+             [&](size_t part) { bf16_.SetPart(part, x_, x_stride_); });
+    return;
+  }
   const bool super = kind == InputKind::kQ8x256;
   bool& has = super ? has_q8x256_ : has_q8x32_;
   if (has) return;
@@ -54,6 +78,8 @@ Matrix::Matrix(const TensorTypeInfo& type, const uint8_t* rows, size_t n_rows, s
   const Packer* packer = FindPacker(type.id);
   if (packer == nullptr) {
     rows_ = rows;
+    multiply_bf16_ = FindTileBf16MatMul(type.id);
+    if (multiply_bf16_ != nullptr) input_ = InputKind::kBf16;
     return;
   }
   input_ = packer->activations == Activations::kQ8x256 ? InputKind::kQ8x256 : InputKind::kQ8x32;
@@ -82,6 +108,9 @@ void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, 
   if (multiply_ != nullptr) {
     const bool tiles = multiply_tiles_ != nullptr && x.n_tokens() > kTileMinTokens;
     (tiles ? multiply_tiles_ : multiply_)(panel_, x.q8(input_), unit_begin, unit_end, y, y_stride);
+  } else if (multiply_bf16_ != nullptr && x.has_bf16()) {
+    multiply_bf16_(rows_, unit_begin * kUnitRows, std::min(n_rows_, unit_end * kUnitRows), x.bf16(),
+                   y, y_stride);
   } else {
     FloatMatMul(type_->id, rows_, unit_begin * kUnitRows, std::min(n_rows_, unit_end * kUnitRows),
                 n_cols_, x.row(0), x.x_stride(), 0, x.n_tokens(), y, y_stride);
@@ -89,7 +118,8 @@ void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, 
 }
 
 size_t Matrix::units_at_a_time(size_t n_tokens) const {
-  if (multiply_tiles_ != nullptr && n_tokens > kTileMinTokens) return kTilePanels;
+  const bool tiles = multiply_tiles_ != nullptr || (multiply_bf16_ != nullptr && PrefillIsFast());
+  if (tiles && n_tokens > kTileMinTokens) return kTilePanels;
   return n_tokens > 8 ? 2 : 1;
 }
 

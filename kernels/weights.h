@@ -4,13 +4,14 @@
 // lie. y[token, row] = sum_k w[row, k] * x[token, k].
 //   Quantized: activations are quantized once per input (kernels/q8_activations.h); integer-exact inside a unit, one fused
 //   multiply-add a unit, in order.   Float types: float activations, 16 partial sums (k % 16) of fused multiply-adds, fixed tree.
-// Results do not depend on the thread count, on how tokens are batched or on the SIMD target.
+// Results do not depend on the thread count, on how tokens are batched or on the SIMD target (but for SetPrefill("fast"), kernels/dispatch.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include "kernels/amx_bf16.h"
 #include "kernels/base/aligned.h"
 #include "kernels/base/parallel.h"
 #include "kernels/panel_matmul.h"
@@ -19,8 +20,8 @@
 
 namespace lutra {
 
-// What a matrix wants its input as.
-enum class InputKind { kFloat, kQ8x256, kQ8x32 };
+// What a matrix wants its input as. kBf16: rounded where many tokens may be (SetPrefill), else floats.
+enum class InputKind { kFloat, kBf16, kQ8x256, kQ8x32 };
 
 // The rows of an input in every form that the matrices multiplied with it want. Filled once per input, shared by all of them.
 // Owned by one forward pass at a time.
@@ -39,12 +40,19 @@ class MatrixInput {
   size_t n_tokens() const { return n_tokens_; }
   size_t n_cols() const { return n_cols_; }
   Q8View q8(InputKind kind) const;
+  // Prepared as kBf16 and rounded.
+  bool has_bf16() const { return has_bf16_; }
+  Bf16View bf16() const { return bf16_.view(); }
+
+  // Bytes the constructor allocates, of the SIMD choice and the kind of prefill in use.
+  static size_t PlannedBytes(size_t max_tokens, size_t max_cols);
 
  private:
   const float* x_ = nullptr;
   size_t x_stride_ = 0, n_tokens_ = 0, n_cols_ = 0;
   Q8Activations q8x256_, q8x32_;
-  bool has_q8x256_ = false, has_q8x32_ = false;
+  Bf16Activations bf16_;  // empty where nothing is rounded
+  bool has_q8x256_ = false, has_q8x32_ = false, has_bf16_ = false;
 };
 
 // Immutable after construction; shared by threads. Movable.
@@ -85,6 +93,7 @@ class Matrix {
   PanelMatrix panel_{};
   PanelMatMulFn multiply_ = nullptr;
   PanelMatMulFn multiply_tiles_ = nullptr;  // for more than kTileMinTokens tokens, or nullptr
+  Bf16MatMulFn multiply_bf16_ = nullptr;    // for inputs rounded to bf16, or nullptr
   const uint8_t* rows_ = nullptr;
 };
 

@@ -101,8 +101,7 @@ uint64_t Decoder::PlannedBytes(const Hparams& h, size_t max_tokens, size_t max_l
   const Widths w = WidthsOf(h);
   const uint64_t floats = 3ull * h.n_embd + w.q + w.kv_k + w.kv_v + w.att + 2 * w.ff +
                           h.rope.n_rot + (h.n_expert > 0 ? h.n_expert + 2ull * h.n_embd : 0);
-  // Two quantized forms of the widest input.
-  return max_tokens * floats * 4 + 2 * Q8Activations::PlannedBytes(max_tokens, w.all) +
+  return max_tokens * floats * 4 + MatrixInput::PlannedBytes(max_tokens, w.all) +
          max_logits * uint64_t{h.n_vocab} * 4 + SplitStateFloats(h, max_tokens) * 4;
 }
 

@@ -12,7 +12,9 @@ void AddMatrix(const Matrix& m, double share, double tokens, Work* w) {
   const double rows = static_cast<double>(m.n_rows());
   w->weight_bytes += share * rows * static_cast<double>(RowBytes(m.type(), m.n_cols()));
   const double ops = 2 * rows * static_cast<double>(m.n_cols()) * tokens;
-  (m.input_kind() == InputKind::kFloat ? w->float_ops : w->int8_ops) += ops;
+  const bool quantized =
+      m.input_kind() == InputKind::kQ8x256 || m.input_kind() == InputKind::kQ8x32;
+  (quantized ? w->int8_ops : w->float_ops) += ops;
 }
 
 void AddVector(const std::vector<float>& v, Work* w) {

@@ -2,13 +2,18 @@
 #include "kernels/amx_tiles.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
 #include "kernels/amx_matmul.h"
 #include "kernels/base/cpu.h"
 #include "kernels/formats/all.h"
+#include "tests/kernels/bf16_model.h"
+#include "tests/kernels/simd_util.h"
 #include "tests/test_util.h"
 
 namespace lutra {
@@ -77,7 +82,86 @@ void CheckTiles(size_t quads, std::mt19937& rng) {
   tiles.Release();
 }
 
+// C [16][16] += A [16][2 * pairs] x B [pairs][16][2] by DotBf16 and by the definition. numbers(): bf16.
+template <class Tiles, class Numbers>
+void CheckBf16Tiles(size_t pairs, const Numbers& numbers, std::mt19937& rng) {
+  std::vector<uint16_t> a(16 * 2 * pairs), b(pairs * 32);
+  std::vector<float> c(256), out(256), x(2 * pairs), w(2 * pairs);
+  for (uint16_t& v : a) v = numbers();
+  for (uint16_t& v : b) v = numbers();
+  for (float& v : c)
+    v = std::bit_cast<float>(uint32_t{numbers()} << 16 | static_cast<uint16_t>(rng()));
+  Tiles tiles;
+  tiles.Configure(MakeTileConfig(pairs));
+  tiles.template Load<4>(a.data(), 4 * pairs);
+  tiles.template Load<7>(b.data(), 64);
+  tiles.template Load<2>(c.data(), 64);
+  tiles.template DotBf16<2, 4, 7>();
+  tiles.template Store<2>(out.data(), 64);
+  tiles.Release();
+  size_t wrong = 0;
+  for (size_t m = 0; m < 16; ++m) {
+    for (size_t n = 0; n < 16; ++n) {
+      for (size_t k = 0; k < 2 * pairs; ++k) {
+        x[k] = testing::FromBf16(a[m * 2 * pairs + k]);
+        w[k] = testing::FromBf16(b[(k / 2 * 16 + n) * 2 + k % 2]);
+      }
+      const float expected = testing::Bf16Dot(x.data(), w.data(), 2 * pairs, c[m * 16 + n]);
+      if (testing::SameBitsOrNan(out[m * 16 + n], expected)) continue;
+      if (wrong++ == 0) FAIL_CHECK(out[m * 16 + n], " is not ", expected, ", c ", c[m * 16 + n]);
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+template <class Tiles>
+void CheckBf16Tiles(std::mt19937& rng) {
+  std::normal_distribution<float> normal;
+  const auto numbers = [&](int exponent) {
+    return [&rng, &normal, exponent] {
+      return static_cast<uint16_t>(std::bit_cast<uint32_t>(std::ldexp(normal(rng), exponent)) >>
+                                   16);
+    };
+  };
+  for (const size_t pairs : {size_t{16}, size_t{8}}) {
+    for (int i = 0; i < 4; ++i) CheckBf16Tiles<Tiles>(pairs, numbers(0), rng);
+    // Products and sums about the least normal number, and with denormal operands.
+    for (const int exponent : {-57, -60, -61, -62, -63, -64, -66, -70, -126, -128, 63, 127})
+      CheckBf16Tiles<Tiles>(pairs, numbers(exponent), rng);
+    CheckBf16Tiles<Tiles>(
+        pairs, [&] { return static_cast<uint16_t>(rng()); }, rng);  // NaNs
+    // Few numbers of few bits: sums cancel to zeros of both signs, to the least normal number and just below it.
+    const uint16_t few[] = {0x0000, 0x8000, 0x2000, 0xA000, 0x1F80, 0x9F80, 0x1FFF,
+                            0x9FFF, 0x2001, 0x0080, 0x8080, 0x007F, 0x3F80, 0xBF80};
+    for (int i = 0; i < 40; ++i)
+      CheckBf16Tiles<Tiles>(
+          pairs, [&] { return few[rng() % std::size(few)]; }, rng);
+    // Sums of 2^-126 and -1.5 * 2^-151, which is the least normal number in 24 bits, and of others near it.
+    const uint16_t near[] = {0x2000, 0xA000, 0x1A40, 0x9A40, 0x1980, 0x9980, 0x1900, 0x9A00};
+    const auto sparse = [&] {
+      return rng() % 4 != 0 ? uint16_t{0} : near[rng() % std::size(near)];
+    };
+    for (int i = 0; i < 40; ++i) CheckBf16Tiles<Tiles>(pairs, sparse, rng);
+  }
+}
+
 }  // namespace
+
+TEST_CASE("Tiles of bf16 compute what the instruction is defined to") {
+  // The model by itself: 1 - 2^-24 of the least normal number rounds up to it, a little less does not.
+  const float least = std::numeric_limits<float>::min();
+  CHECK(testing::FlushedFma(0.0f, 0.0f, least) == least);
+  CHECK(testing::FlushedFma(-0x1p-76f, 0x1p-76f, least) == least);
+  CHECK(testing::FlushedFma(-0x1p-76f, 0x1p-75f, least) == least);    // a tie: to even
+  CHECK(testing::FlushedFma(-0x1.02p-76f, 0x1p-75f, least) == 0.0f);  // 2^-126 - 2^-150 in 24 bits
+  CHECK(testing::FlushedFma(0x1p-76f, 0x1p-50f, 0.0f) == least);
+  CHECK(testing::SameBits(testing::FlushedFma(-0x1p-76f, 0x1p-51f, 0.0f), -0.0f));
+  std::mt19937 rng(12);
+  CheckBf16Tiles<EmulatedTiles>(rng);
+#if defined(__x86_64__)
+  if (CpuHasAmxInt8() && CpuAmx().bf16) CheckBf16Tiles<AmxTiles>(rng);
+#endif
+}
 
 TEST_CASE("Tiles compute what the instructions are defined to") {
   std::mt19937 rng(11);

@@ -213,6 +213,37 @@ TEST_CASE("Logits are the same bits for any thread count, chunking and SIMD choi
   }
 }
 
+TEST_CASE("Fast prefill of F16 and BF16 models on tiles is near the exact logits, on any threads") {
+  struct Restore {
+    ~Restore() { SetPrefill("exact"); }
+  } restore;
+  for (const auto& [arch, type] : {std::pair{"llama", testing::kF16Type},
+                                   {"llama", testing::kBf16Type},
+                                   {"qwen3moe", testing::kF16Type}}) {
+    INFO(std::string(arch), ", type ", type);
+    TinySpec spec = TinyArch(arch);
+    spec.type = type;
+    const std::vector<uint8_t> bytes = BuildTiny(spec).Build();
+    const auto ids = RandomTokens(150, spec.n_vocab, 7);
+    const auto run = [&](const char* prefill, int threads, size_t chunk) {
+      SetPrefill(prefill);
+      return ModelRun(bytes, threads, KvType::kF32, chunk).Logits(ids, chunk);
+    };
+    const std::vector<float> exact = run("exact", 1, ids.size());
+    ForEachSimdAndTiles([&] {
+      CheckSame(run("exact", 1, ids.size()), exact);
+      CheckSame(run("fast", 2, 16), exact);  // nothing is rounded with so few tokens
+      const std::vector<float> fast = run("fast", 1, ids.size());
+      CheckSame(run("fast", 3, ids.size()), fast);
+      const bool rounds = FindTileBf16MatMul(type) != nullptr;
+      const double rms = testing::RmsDifference(fast, exact);
+      CHECK((rms != 0) == rounds);
+      // Weights and inputs of 8 bits; an expert may tip over.
+      CHECK(rms < (spec.n_expert == 0 ? 0.01 : 0.1));
+    });
+  }
+}
+
 TEST_CASE(
     "Few tokens behind a long context: attention shared out by segments gives the same bits") {
   TinySpec spec = TinyArch("llama");

@@ -14,7 +14,8 @@
 
 namespace lutra::testing {
 
-inline constexpr uint32_t kF32Type = 0, kF16Type = 1, kQ4_0Type = 2, kQ8_0Type = 8, kIq4KType = 139;
+inline constexpr uint32_t kF32Type = 0, kF16Type = 1, kQ4_0Type = 2, kQ8_0Type = 8, kBf16Type = 30,
+                          kIq4KType = 139;
 
 struct TinySpec {
   std::string arch = "llama";
@@ -56,11 +57,14 @@ inline std::vector<uint8_t> RandomRows(uint32_t type_id, size_t n_rows, size_t n
   const size_t n = n_rows * n_cols;
   std::vector<uint8_t> bytes(n_rows * RowBytes(type, n_cols));
   std::normal_distribution<float> normal(0.0f, size);
-  if (type_id == kF32Type || type_id == kF16Type) {
+  if (type_id == kF32Type || type_id == kF16Type || type_id == kBf16Type) {
     std::vector<float> values(n);
     for (float& v : values) v = normal(rng);
     if (type_id == kF32Type) {
       std::memcpy(bytes.data(), values.data(), bytes.size());
+    } else if (type_id == kBf16Type) {
+      for (size_t i = 0; i < n; ++i)
+        std::memcpy(&bytes[2 * i], reinterpret_cast<const uint8_t*>(&values[i]) + 2, 2);
     } else {
       F32ToF16(values.data(), n, reinterpret_cast<uint16_t*>(bytes.data()));
     }
