@@ -1,6 +1,6 @@
 // The operations of AMX that products need, twice: the machine's tile registers and an emulation that follows the ISA's definition
 // (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TDPBSSD, TDPBSUD,
-// TDPBF16PS). The products (kernels/amx_multiply.cc, kernels/amx_bf16.cc) are templates over these two classes, so what is tested on any
+// TDPBUSD, TDPBF16PS). The products (kernels/amx_multiply.cc, kernels/amx_bf16.cc, kernels/attention_tiles-inl.h) are templates over these two classes, so what is tested on any
 // machine is the code that runs on the tiles, all but the lines of assembly below.
 //
 // Eight tiles of at most 16 rows x 64 bytes. Tile numbers are part of the instructions, hence template arguments.
@@ -63,7 +63,7 @@ class AmxTiles {
   void Store(void* p, size_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(kTile) : "memory");
   }
-  // C += A x B: A signed; B signed, or unsigned.
+  // C += A x B: A signed; B signed, or unsigned; or A unsigned and B signed.
   template <int kC, int kA, int kB>
   void DotSigned() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
@@ -71,6 +71,10 @@ class AmxTiles {
   template <int kC, int kA, int kB>
   void DotUnsigned() {
     asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
+  }
+  template <int kC, int kA, int kB>
+  void DotUnsignedSigned() {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
   }
   // C float += A x B, pairs of bf16; see EmulatedTiles. Only where CpuAmx().bf16.
   template <int kC, int kA, int kB>
@@ -110,12 +114,17 @@ class EmulatedTiles {
   template <int kC, int kA, int kB>
   void DotSigned() {
     static_assert(kC != kA && kC != kB && kA != kB);
-    Dot<int8_t>(kC, kA, kB);
+    Dot<int8_t, int8_t>(kC, kA, kB);
   }
   template <int kC, int kA, int kB>
   void DotUnsigned() {
     static_assert(kC != kA && kC != kB && kA != kB);
-    Dot<uint8_t>(kC, kA, kB);
+    Dot<int8_t, uint8_t>(kC, kA, kB);
+  }
+  template <int kC, int kA, int kB>
+  void DotUnsignedSigned() {
+    static_assert(kC != kA && kC != kB && kA != kB);
+    Dot<uint8_t, int8_t>(kC, kA, kB);
   }
   template <int kC, int kA, int kB>
   void DotBf16() {
@@ -152,14 +161,14 @@ class EmulatedTiles {
     LUTRA_CHECK(config_.rows[a] == config_.rows[c] && config_.row_bytes[a] / 4 == config_.rows[b] &&
                 config_.row_bytes[b] == config_.row_bytes[c]);
   }
-  template <class B>
+  template <class A, class B>
   [[gnu::noinline]] void Dot(int c, int a, int b) {
     CheckDot(c, a, b);
     for (size_t m = 0; m < config_.rows[c]; ++m) {
       uint32_t sums[16];  // the instruction does not saturate: modulo 2^32
       std::memcpy(sums, tiles_[c][m], 64);
       for (size_t k = 0; k < config_.rows[b]; ++k) {
-        int8_t x[4];
+        A x[4];
         B w[64];
         std::memcpy(x, tiles_[a][m] + 4 * k, 4);
         std::memcpy(w, tiles_[b][k], 64);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/amx_tiles.h"
 #include "kernels/attention_exact.h"
 #include "kernels/base/check.h"
 #include "kernels/dispatch.h"
@@ -344,6 +345,24 @@ HWY_INLINE void WalkPages(const AttentionArgs& args, size_t first, size_t begin,
   }
 }
 
+// As WalkPages, for blocks of at least kTileQueries.
+using WalkFn = void (*)(const AttentionArgs& args, size_t first, size_t begin, size_t end,
+                        Block& b);
+constexpr size_t kTileQueries = 16;
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lutra
+HWY_AFTER_NAMESPACE();
+
+#if HWY_TARGET == HWY_AVX3_DL && HWY_ARCH_X86_64
+#include "kernels/attention_tiles-inl.h"
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace lutra {
+namespace HWY_NAMESPACE {
+
 // A state merged into another of the same query: (max, total, o) <- both. o and from_o [dv].
 HWY_INLINE void MergeState(float from_max, float from_total, float c,
                            const float* HWY_RESTRICT from_o, size_t dv, bool is_first, float* max,
@@ -377,7 +396,7 @@ HWY_INLINE void Finish(float total, size_t dv, float* HWY_RESTRICT o) {
 // segment == kAll: everything, into args.out. Else one segment, into its states.
 constexpr size_t kAll = ~size_t{0};
 
-template <class Page, class Dot>
+template <class Page, class Dot, WalkFn kWalkOnTiles = nullptr>
 HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* states) {
   const KvHeadLayout& l = *args.layout;
   const size_t n_queries = args.n_tokens * args.n_heads;
@@ -385,12 +404,16 @@ HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* 
   const size_t per_segment = SegmentPages(n_pages);
   const size_t step = BlockQueries(l);
   Block b;
+  const auto walk = [&](size_t first, size_t begin, size_t end) HWY_ATTR {
+    if (kWalkOnTiles != nullptr && b.n >= kTileQueries)
+      return kWalkOnTiles(args, first, begin, end, b);
+    WalkPages<Page, Dot>(args, first, begin, end, b);
+  };
   for (size_t first = 0; first < n_queries; first += step) {
     Begin(args, HWY_MIN(step, n_queries - first), b);
     if constexpr (Page::kIsQ8) QuantizeQueries<Page, Dot>(args, first, b);
     if (segment != kAll) {
-      WalkPages<Page, Dot>(args, first, segment * per_segment,
-                           HWY_MIN(n_pages, (segment + 1) * per_segment), b);
+      walk(first, segment * per_segment, HWY_MIN(n_pages, (segment + 1) * per_segment));
       for (size_t i = 0; i < b.n; ++i) {
         float* state = states + (segment * n_queries + first + i) * StateFloats(l);
         state[0] = b.max[i];
@@ -402,7 +425,7 @@ HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* 
     }
     float max[kMaxQueries], total[kMaxQueries];
     for (size_t begin = 0; begin < n_pages; begin += per_segment) {
-      WalkPages<Page, Dot>(args, first, begin, HWY_MIN(n_pages, begin + per_segment), b);
+      walk(first, begin, HWY_MIN(n_pages, begin + per_segment));
       for (size_t i = 0; i < b.n; ++i) {
         MergeState(b.max[i], b.total[i], b.c[i], b.o + i * l.v_width, l.dv, begin == 0, &max[i],
                    &total[i], OutRow(args, first + i));
@@ -413,7 +436,7 @@ HWY_NOINLINE void AttendTyped(const AttentionArgs& args, size_t segment, float* 
 }
 
 void AttendTarget(const AttentionArgs& args, size_t segment, float* states,
-                  [[maybe_unused]] bool dot4) {
+                  [[maybe_unused]] bool dot4, [[maybe_unused]] SimdTiles tiles) {
   switch (args.layout->type) {
     case KvType::kF32:
       return AttendTyped<FloatPage<float>, void>(args, segment, states);
@@ -422,6 +445,14 @@ void AttendTarget(const AttentionArgs& args, size_t segment, float* states,
     case KvType::kQ8:
       break;
   }
+#if HWY_TARGET == HWY_AVX3_DL && HWY_ARCH_X86_64
+  if (tiles == SimdTiles::kAmx)
+    return AttendTyped<Q8Page<DotQuads>, DotQuads, &WalkPagesOnTiles<AmxTiles>>(args, segment,
+                                                                                states);
+  if (tiles == SimdTiles::kEmulated)
+    return AttendTyped<Q8Page<DotQuads>, DotQuads, &WalkPagesOnTiles<EmulatedTiles>>(args, segment,
+                                                                                     states);
+#endif
 #if HWY_TARGET <= HWY_AVX3_DL
   AttendTyped<Q8Page<DotQuads>, DotQuads>(args, segment, states);
 #else
@@ -468,12 +499,13 @@ void Check([[maybe_unused]] const AttentionArgs& args) {
 
 void Attend(const AttentionArgs& args) {
   Check(args);
-  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, HWY_NAMESPACE::kAll, nullptr, SimdHasDot4());
+  HWY_DYNAMIC_DISPATCH(AttendTarget)
+  (args, HWY_NAMESPACE::kAll, nullptr, SimdHasDot4(), SimdTilesInUse());
 }
 
 void AttendSegment(const AttentionArgs& args, size_t segment, float* states) {
   Check(args);
-  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, segment, states, SimdHasDot4());
+  HWY_DYNAMIC_DISPATCH(AttendTarget)(args, segment, states, SimdHasDot4(), SimdTilesInUse());
 }
 
 void MergeSegments(const AttentionArgs& args, const float* states) {

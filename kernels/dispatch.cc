@@ -15,14 +15,12 @@
 namespace lutra {
 namespace {
 
-enum class Tiles { kNone, kAmx, kEmulated };
-
 struct Choice {
   const char* name;
   int64_t target;   // Highway's bit; smaller is better
   bool dot4;        // 4-way 8-bit dot products in one instruction
   bool (*extra)();  // what the CPU needs beside the target
-  Tiles tiles = Tiles::kNone;
+  SimdTiles tiles = SimdTiles::kNone;
 };
 
 bool Always() { return true; }
@@ -37,8 +35,8 @@ constexpr Choice kChoices[] = {
     {"avx3", HWY_AVX3, false, Always},
     {"avx3vnni", HWY_AVX3, true, CpuHasAvx512Vnni},
     {"avx3_dl", HWY_AVX3_DL, true, Always},
-    {"amx_emulated", HWY_AVX3_DL, true, Always, Tiles::kEmulated},
-    {"amx", HWY_AVX3_DL, true, CpuHasAmxInt8, Tiles::kAmx},
+    {"amx_emulated", HWY_AVX3_DL, true, Always, SimdTiles::kEmulated},
+    {"amx", HWY_AVX3_DL, true, CpuHasAmxInt8, SimdTiles::kAmx},
 #elif HWY_ARCH_ARM_A64
     {"neon", HWY_STATIC_TARGET, false, Always},
     {"neon_dot", HWY_STATIC_TARGET, true, CpuHasArmDot},
@@ -53,12 +51,12 @@ bool CpuHas(const Choice& c) {
 }
 
 // Emulated tiles are for tests: never chosen, and not named to users.
-bool IsOffered(const Choice& c) { return c.tiles != Tiles::kEmulated; }
+bool IsOffered(const Choice& c) { return c.tiles != SimdTiles::kEmulated; }
 
 const Choice& Best(bool allow_amx = true) {
   const Choice* best = &kChoices[0];
   for (const Choice& c : kChoices) {
-    if (IsOffered(c) && (allow_amx || c.tiles == Tiles::kNone) && CpuHas(c)) best = &c;
+    if (IsOffered(c) && (allow_amx || c.tiles == SimdTiles::kNone) && CpuHas(c)) best = &c;
   }
   return *best;
 }
@@ -81,7 +79,7 @@ void SetSimd(const std::string& name, bool allow_amx) {
   for (const Choice& c : kChoices) {
     if (IsOffered(c)) names += std::string(" ") + c.name;
     if (name != c.name) continue;
-    if (c.tiles == Tiles::kAmx && !allow_amx) {
+    if (c.tiles == SimdTiles::kAmx && !allow_amx) {
       Fail(
           ErrorCode::kInvalidArgument,
           "simd: 'amx' is asked for and forbidden (--no-amx, LUTRA_NO_AMX) at once: leave one out");
@@ -132,6 +130,7 @@ std::vector<std::string> SimdToTest() {
 
 std::string SimdName() { return Current()->name; }
 bool SimdHasDot4() { return Current()->dot4; }
+SimdTiles SimdTilesInUse() { return Current()->tiles; }
 
 PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
   for (const auto find :
@@ -142,14 +141,15 @@ PanelMatMulFn FindPanelMatMul(uint32_t type_id) {
 }
 
 PanelMatMulFn FindTilePanelMatMul(uint32_t type_id) {
-  const Tiles tiles = Current()->tiles;
-  return tiles == Tiles::kNone ? nullptr : FindAmxPanelMatMul(type_id, tiles == Tiles::kEmulated);
+  const SimdTiles tiles = SimdTilesInUse();
+  return tiles == SimdTiles::kNone ? nullptr
+                                   : FindAmxPanelMatMul(type_id, tiles == SimdTiles::kEmulated);
 }
 
 Bf16MatMulFn FindTileBf16MatMul(uint32_t type_id) {
-  const Tiles tiles = Current()->tiles;
-  if (tiles == Tiles::kNone || (tiles == Tiles::kAmx && !CpuAmx().bf16)) return nullptr;
-  return FindAmxBf16MatMul(type_id, tiles == Tiles::kEmulated);
+  const SimdTiles tiles = SimdTilesInUse();
+  if (tiles == SimdTiles::kNone || (tiles == SimdTiles::kAmx && !CpuAmx().bf16)) return nullptr;
+  return FindAmxBf16MatMul(type_id, tiles == SimdTiles::kEmulated);
 }
 
 }  // namespace lutra

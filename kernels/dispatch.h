@@ -29,6 +29,10 @@ std::string SimdName();
 void SetPrefill(const std::string& name);
 bool PrefillIsFast();
 
+// Whether products of many tokens go to tiles: the machine's or emulated ones (kernels/amx_tiles.h).
+enum class SimdTiles { kNone, kAmx, kEmulated };
+SimdTiles SimdTilesInUse();
+
 // True if 4-way 8-bit dot products may use the instruction for them (vpdpbusd, sdot), which the chosen Highway target may lack.
 bool SimdHasDot4();
 

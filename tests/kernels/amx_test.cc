@@ -20,8 +20,8 @@ namespace lutra {
 namespace {
 
 // C [16][16] += A [16][4 * quads] x B [quads][16][4] straight from the sum.
-template <class B>
-std::vector<int32_t> Product(const std::vector<int8_t>& a, const std::vector<B>& b, size_t quads,
+template <class A, class B>
+std::vector<int32_t> Product(const std::vector<A>& a, const std::vector<B>& b, size_t quads,
                              std::vector<int32_t> c) {
   for (size_t m = 0; m < 16; ++m) {
     for (size_t n = 0; n < 16; ++n) {
@@ -79,6 +79,12 @@ void CheckTiles(size_t quads, std::mt19937& rng) {
   tiles.template DotUnsigned<0, 4, 7>();
   tiles.template Store<0>(out.data(), c_stride);
   check(Product(a, b_unsigned, quads, std::vector<int32_t>(256)));
+  std::vector<uint8_t> a_unsigned(a.size());
+  std::memcpy(a_unsigned.data(), a.data(), a.size());
+  tiles.template Zero<3>();
+  tiles.template DotUnsignedSigned<3, 4, 6>();
+  tiles.template Store<3>(out.data(), c_stride);
+  check(Product(a_unsigned, b_signed, quads, std::vector<int32_t>(256)));
   tiles.Release();
 }
 

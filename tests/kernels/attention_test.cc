@@ -17,6 +17,7 @@ namespace lutra {
 namespace {
 
 using testing::ForEachSimd;
+using testing::ForEachSimdAndTiles;
 using testing::RandomFloats;
 using testing::SameBitsOrNan;
 
@@ -93,7 +94,7 @@ void CheckExact(const Cache& cache, size_t n_heads, size_t n_tokens, const std::
     }
     CHECK(wrong == 0);
   };
-  ForEachSimd([&] {
+  ForEachSimdAndTiles([&] {
     for (const size_t most : {size_t{1}, size_t{3}, AttentionTokens(n_heads), size_t{128}}) {
       INFO("blocks of ", most);
       std::fill(got.begin(), got.end(), -1.0f);
@@ -214,6 +215,22 @@ TEST_CASE("Attention equals its definition for any head size, head count and num
   }
 }
 
+TEST_CASE("Attention of many queries together, as tiles take them, equals its definition") {
+  std::mt19937 rng(40);
+  for (const size_t dim : {1, 4, 7, 48, 60, 64, 68, 80, 96, 112, 124, 128, 192, 256, 320, 512}) {
+    CheckRandom(KvType::kQ8, dim, dim, 3, 200, 11, rng);  // 33 queries in two pages
+    CheckRandom(KvType::kQ8, dim, dim, 16, 40, 2, rng);
+  }
+  for (const size_t dv : {16, 17, 33, 64, 65, 100, 128, 144})
+    CheckRandom(KvType::kQ8, 64, dv, 4, 300, 16, rng);
+  for (size_t n_queries = 16; n_queries <= 66; n_queries += n_queries % 16 < 2 ? 1 : 7)
+    CheckRandom(KvType::kQ8, 32, 32, n_queries, 130, 2, rng);
+  for (const size_t n_positions : {16, 63, 64, 65, 127, 128, 129, 191, 193, 256})
+    CheckRandom(KvType::kQ8, 64, 64, 1, n_positions, 16, rng);
+  CheckRandom(KvType::kQ8, 32, 48, 4, 8 * kKvPage + 20, 18, rng);  // two segments
+  CheckRandom(KvType::kQ8, 32, 48, 4, 17 * kKvPage, 16, rng, 10.0f);
+}
+
 TEST_CASE("Attention equals its definition over several segments") {
   std::mt19937 rng(32);
   static_assert(NumSegments(1) == 1 && NumSegments(8) == 1 && NumSegments(9) == 2 &&
@@ -319,7 +336,7 @@ TEST_CASE("The largest keys, queries and values do not overflow the integers") {
       const size_t n = 300;
       // K and Q are transformed: a row whose transform is +-c everywhere is H times a row of signs, whose own transform is constant
       // up to the block. Unit vectors do the same: every element of the transform is +-1, that is +-127.
-      std::vector<float> k(n * dim), v(n * dim), q(4 * dim);
+      std::vector<float> k(n * dim), v(n * dim), q(16 * dim);
       const size_t block = HadamardBlock(dim);
       for (size_t j = 0; j < n; ++j) {
         for (size_t i = 0; i < dim; ++i) {
@@ -336,7 +353,7 @@ TEST_CASE("The largest keys, queries and values do not overflow the integers") {
         CHECK(std::fabs(KvElement(cache.layout, cache.pointers[0] + Cache::kOffset, false, 0, i)) >
               0.99f);
       }
-      CheckExact(cache, 2, 2, q);
+      CheckExact(cache, 2, 8, q);
       if (!alternate) {  // all values equal: so is the result, within the rounding of the weights
         std::vector<float> out(dim);
         Attend(cache.Args(n - 1, 1, 1, q.data(), out.data()));
