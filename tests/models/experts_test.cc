@@ -5,6 +5,7 @@
 #include <set>
 
 #include "models/decoder.h"
+#include "tests/kernels/simd_util.h"
 #include "tests/models/model_run.h"
 #include "tests/models/tiny_model.h"
 
@@ -52,22 +53,21 @@ class Unreadable {
   bool ok_;
 };
 
-}  // namespace
-
-TEST_CASE("Weights of experts that no token chose are not touched") {
+void CheckUntouched(uint32_t type, const std::vector<int32_t>& ids) {
   TinySpec s = TinyArch("qwen3moe");
   s.n_embd = 64;
   s.n_layer = 1;
   s.n_expert = 12;
   s.n_used = 2;
-  s.n_ff_exp = 128;  // a matrix of an expert: 32 KiB of F32, used where they lie
+  s.n_ff_exp = 128;  // a matrix of an expert: 8192 numbers, used where they lie
+  s.type = type;
   const std::vector<uint8_t> bytes = BuildTiny(s).Build();
-  ModelRun run(bytes, 2, KvType::kF16, 8);
-  const std::vector<int32_t> ids = {3, 14, 15};
+  ModelRun run(bytes, 2, KvType::kF16, ids.size());
 
   SeenMatrices seen;
   run.decoder().set_observer(&seen);
   const std::vector<float> expected = run.Logits(ids);
+  const std::vector<float> one_by_one = run.Logits(ids, 1);
   run.decoder().set_observer(nullptr);
 
   const LayerWeights& layer = run.model().layers()[0];
@@ -90,8 +90,29 @@ TEST_CASE("Weights of experts that no token chose are not touched") {
   CHECK(used >= s.n_used);
   CHECK(used <= ids.size() * s.n_used);
   REQUIRE(!taken.empty());
-  CHECK((run.Logits(ids) == expected));     // a batch
-  CHECK((run.Logits(ids, 1) == expected));  // token by token
+  CHECK((run.Logits(ids) == expected));       // a batch
+  CHECK((run.Logits(ids, 1) == one_by_one));  // token by token
+}
+
+}  // namespace
+
+TEST_CASE("Weights of experts that no token chose are not touched") {
+  CheckUntouched(testing::kF32Type, {3, 14, 15});
+}
+
+TEST_CASE(
+    "Weights of experts that no token chose are not touched by long prompts on any SIMD choice") {
+  struct Restore {
+    ~Restore() { SetPrefill("exact"); }
+  } restore;
+  const std::vector<int32_t> ids(20, 7);
+  testing::ForEachSimdAndTiles([&] {
+    for (const char* prefill : {"exact", "fast"}) {
+      SetPrefill(prefill);
+      for (const uint32_t type : {testing::kF32Type, testing::kF16Type, testing::kBf16Type})
+        CheckUntouched(type, ids);
+    }
+  });
 }
 
 }  // namespace lutra

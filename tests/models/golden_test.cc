@@ -6,6 +6,7 @@
 #include "kernels/dequantize.h"
 #include "models/decoder.h"
 #include "tests/gguf_builder.h"
+#include "tests/kernels/simd_util.h"
 #include "tests/models/model_run.h"
 #include "tests/test_util.h"
 
@@ -148,6 +149,41 @@ TEST_CASE("F16 models with experts give the reference's logits as far as the ref
                                         golden.logits.begin() + static_cast<ptrdiff_t>(n_vocab))) <
           1e-3);
   }
+}
+
+namespace {
+
+// One prompt of all tokens and short pieces, with the integer cache.
+void CheckSameBits(const std::string& path, const std::vector<int32_t>& ids) {
+  REQUIRE(ids.size() > 16);  // fewer do not meet tiles
+  INFO(path);
+  std::vector<float> expected;
+  testing::ForEachSimdAndTiles([&] {
+    for (const size_t chunk : {ids.size(), size_t{5}}) {
+      const std::vector<float> logits =
+          ModelRun(GgufFile::Open(path), 2, KvType::kQ8, chunk).Logits(ids, chunk);
+      if (expected.empty()) expected = logits;
+      REQUIRE(logits.size() == expected.size());
+      const bool same =
+          std::memcmp(logits.data(), expected.data(), logits.size() * sizeof(float)) == 0;
+      CHECK(same);
+    }
+  });
+}
+
+}  // namespace
+
+TEST_CASE("Logits of whole files are the same bits on every SIMD choice: of the smallest") {
+  for (const char* name : {"llama", "qwen3moe"})
+    CheckSameBits(std::string(LUTRA_TEST_DATA) + "/tiny-models/" + name + ".gguf", kTinyIds);
+}
+
+TEST_CASE("Logits of whole files are the same bits on every SIMD choice: of many types") {
+  LUTRA_REQUIRE_SHARED(shared);
+  for (const char* name : {"tiny-llama", "tiny-mixtral", "tiny-qwen2", "tiny-qwen3moe",
+                           "tiny-llama-Q4_0", "tiny-llama-Q4_K", "tiny-llama-Q6_K",
+                           "tiny-llama-IQ2_K", "tiny-llama-IQ4_KS", "tiny-llama-IQ2_KL"})
+    CheckSameBits(shared + "/models/" + name + ".gguf", kTinyIds);
 }
 
 // Ours must be at least as near to the model that the file describes as the reference is, within
