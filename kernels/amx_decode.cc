@@ -133,7 +133,8 @@ void MatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t pa
                                      &Decode<kKind, false>};
   if constexpr (CanRound(kKind) && !FitsInt8(kKind)) {
     static constexpr AmxFormat kRounded{1, kKind.unit, kKind.bias, &Decode<kKind, true>};
-    if (x.fast) return kMatMul(kRounded, w, x, panel_begin, panel_end, y, y_stride);
+    if (x.fast && x.n_tokens > kMostExactTokens)
+      return kMatMul(kRounded, w, x, panel_begin, panel_end, y, y_stride);
   }
   kMatMul(kFormat, w, x, panel_begin, panel_end, y, y_stride);
 }

@@ -38,42 +38,52 @@ HWY_INLINE float Dot(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y, s
   return Reduce(sum);
 }
 
+// How fn of ForVectors reads and writes: whole vectors, or the first n lanes of one.
+struct WholeVector {
+  HWY_INLINE VF Load(const float* p) const { return hn::LoadU(DF(), p); }
+  HWY_INLINE void Store(VF v, float* p) const { hn::StoreU(v, DF(), p); }
+};
+struct PartOfVector {
+  size_t n;
+  HWY_INLINE VF Load(const float* p) const { return hn::LoadN(DF(), p, n); }
+  HWY_INLINE void Store(VF v, float* p) const { hn::StoreN(v, DF(), p, n); }
+};
+
+// Calls fn(i, access) for vectors of elements from i that together are [0, n).
+template <class Fn>
+HWY_INLINE void ForVectors(size_t n, const Fn& fn) {
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) fn(i, WholeVector{});
+  if (i < n) fn(i, PartOfVector{n - i});
+}
+
 void RmsNormTarget(const float* x, const float* w, size_t n, float eps, float* out) {
   const float mean = Dot(x, x, n) / static_cast<float>(n);
   const auto scale = hn::Set(DF(), 1.0f / std::sqrt(mean + eps));
-  for (size_t i = 0; i < n; i += kLanes) {
-    const size_t left = HWY_MIN(n - i, kLanes);
-    const auto v = hn::Mul(hn::LoadN(DF(), x + i, left), scale);
-    hn::StoreN(hn::Mul(v, hn::LoadN(DF(), w + i, left)), DF(), out + i, left);
-  }
+  ForVectors(n, [&](size_t i, auto at) HWY_ATTR {
+    at.Store(hn::Mul(hn::Mul(at.Load(x + i), scale), at.Load(w + i)), out + i);
+  });
 }
 
 void AddTarget(const float* HWY_RESTRICT y, size_t n, float* HWY_RESTRICT x) {
-  for (size_t i = 0; i < n; i += kLanes) {
-    const size_t left = HWY_MIN(n - i, kLanes);
-    hn::StoreN(hn::Add(hn::LoadN(DF(), x + i, left), hn::LoadN(DF(), y + i, left)), DF(), x + i,
-               left);
-  }
+  ForVectors(n, [&](size_t i, auto at)
+                    HWY_ATTR { at.Store(hn::Add(at.Load(x + i), at.Load(y + i)), x + i); });
 }
 
 void AddScaledTarget(const float* HWY_RESTRICT y, float scale, size_t n, float* HWY_RESTRICT x) {
   const auto s = hn::Set(DF(), scale);
-  for (size_t i = 0; i < n; i += kLanes) {
-    const size_t left = HWY_MIN(n - i, kLanes);
-    hn::StoreN(Fma(s, hn::LoadN(DF(), y + i, left), hn::LoadN(DF(), x + i, left)), DF(), x + i,
-               left);
-  }
+  ForVectors(n, [&](size_t i, auto at)
+                    HWY_ATTR { at.Store(Fma(s, at.Load(y + i), at.Load(x + i)), x + i); });
 }
 
 void SiluMulTarget(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, size_t n,
                    float* out) {
   const auto one = hn::Set(DF(), 1.0f);
-  for (size_t i = 0; i < n; i += kLanes) {
-    const size_t left = HWY_MIN(n - i, kLanes);
-    const auto g = hn::LoadN(DF(), gate + i, left);
+  ForVectors(n, [&](size_t i, auto at) HWY_ATTR {
+    const auto g = at.Load(gate + i);
     const auto silu = hn::Div(g, hn::Add(one, Exp(hn::Neg(g))));
-    hn::StoreN(hn::Mul(silu, hn::LoadN(DF(), up + i, left)), DF(), out + i, left);
-  }
+    at.Store(hn::Mul(silu, at.Load(up + i)), out + i);
+  });
 }
 
 void SoftmaxTarget(size_t n, float* x) {
@@ -91,10 +101,8 @@ void SoftmaxTarget(size_t n, float* x) {
     }
   }
   const auto total = hn::Set(DF(), Reduce(sum));
-  for (size_t i = 0; i < n; i += kLanes) {
-    const size_t left = HWY_MIN(n - i, kLanes);
-    hn::StoreN(hn::Div(hn::LoadN(DF(), x + i, left), total), DF(), x + i, left);
-  }
+  ForVectors(n,
+             [&](size_t i, auto at) HWY_ATTR { at.Store(hn::Div(at.Load(x + i), total), x + i); });
 }
 
 float SigmoidTarget(float x) {

@@ -63,15 +63,24 @@ struct DotNone {
   static HWY_INLINE VI Dot(VI acc, VU8, VI8) { return acc; }
 };
 
-// Moves bit `kFrom` of every byte to bit `kTo`, then keeps the `kMask` bits there.
-template <int kFrom, int kTo, int kMask>
-HWY_INLINE VU8 Field(VU8 v) {
-  const DU8 d8;
+// Moves bit `kFrom` of every byte to bit `kTo`; the bits beside it are whatever was beside it, or its neighbour's.
+template <int kFrom, int kTo>
+HWY_INLINE VU8 MoveBits(VU8 v) {
   const DU16 d16;
   auto w = hn::BitCast(d16, v);
   if constexpr (kFrom > kTo) w = hn::ShiftRight<kFrom - kTo>(w);
   if constexpr (kFrom < kTo) w = hn::ShiftLeft<kTo - kFrom>(w);
-  return hn::And(hn::BitCast(d8, w), hn::Set(d8, static_cast<uint8_t>(kMask << kTo)));
+  return hn::BitCast(DU8(), w);
+}
+// The `kMask` bits from `kFrom` of every byte, moved to `kTo`; or, with them, those of `others`.
+template <int kFrom, int kTo, int kMask>
+HWY_INLINE VU8 Field(VU8 v) {
+  return hn::And(MoveBits<kFrom, kTo>(v), hn::Set(DU8(), static_cast<uint8_t>(kMask << kTo)));
+}
+template <int kFrom, int kTo, int kMask>
+HWY_INLINE VU8 OrField(VU8 others, VU8 v) {
+  return hn::OrAnd(others, MoveBits<kFrom, kTo>(v),
+                   hn::Set(DU8(), static_cast<uint8_t>(kMask << kTo)));
 }
 
 // The lookup table in registers.
@@ -99,39 +108,49 @@ template <PanelKind kKind, int kQuad>
 HWY_INLINE VU8 Quad(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table) {
   const DU8 d8;
   constexpr int kLow = kKind.bits == 3 ? 2 : kKind.bits == 5 || kKind.bits == 6 ? 4 : kKind.bits;
+  constexpr int kLowMask = (1 << kLow) - 1;
   constexpr int kPerChunk = 8 / kLow;
-  VU8 u = hn::LoadU(d8, step + 64 * (kQuad / kPerChunk));
-  if constexpr (kLow < 8) u = Field<kLow*(kQuad % kPerChunk), 0, (1 << kLow) - 1>(u);
-  const uint8_t* high_plane = step + 64 * kLow;
-  VU8 high = u;
-  if constexpr (kKind.bits == 3) {
-    u = hn::Or(u, Field<kQuad, 2, 1>(hn::LoadU(d8, high_plane)));
-  } else if constexpr (kKind.bits == 5) {
-    high = Field<kQuad, 4, 1>(hn::LoadU(d8, high_plane));
-  } else if constexpr (kKind.bits == 6) {
-    high = Field<2 * (kQuad % 4), 4, 3>(hn::LoadU(d8, high_plane + 64 * (kQuad / 4)));
+  constexpr int kLowBit = kLow * (kQuad % kPerChunk);
+  // Where the quad's bits lie in the high plane, if there is one.
+  constexpr bool kHasHigh = kKind.bits == 3 || kKind.bits == 5 || kKind.bits == 6;
+  constexpr int kHighBit = kKind.bits == 6 ? 2 * (kQuad % 4) : kQuad;
+  constexpr int kHighMask = kKind.bits == 6 ? 3 : 1;
+  const VU8 low = hn::LoadU(d8, step + 64 * (kQuad / kPerChunk));
+  VU8 high = low;
+  if constexpr (kHasHigh)
+    high = hn::LoadU(d8, step + 64 * kLow + (kKind.bits == 6 ? 64 * (kQuad / 4) : 0));
+#if HWY_TARGET <= HWY_AVX3_DL
+  // vpermb looks at 6 bits, and the table repeats itself: whatever is in those beyond the index does not matter.
+  if constexpr (kKind.table) {
+    VU8 index = MoveBits<kLowBit, 0>(low);
+    if constexpr (kHasHigh) {
+      index = hn::BitwiseIfThenElse(hn::Set(d8, static_cast<uint8_t>(kLowMask)), index,
+                                    MoveBits<kHighBit, kLow>(high));
+    }
+    return hn::TableLookupLanes(table.all, hn::Indices512<uint8_t>{index.raw});
   }
-  if constexpr (!kKind.table) {
-    if constexpr (kKind.bits == 5 || kKind.bits == 6) u = hn::Or(u, high);
-  } else if constexpr (kKind.bits <= 4) {
+#endif
+  if constexpr (kLow == 8) return low;
+  VU8 u = Field<kLowBit, 0, kLowMask>(low);
+  if constexpr (!kKind.table || kKind.bits == 3) {
+    if constexpr (kHasHigh) u = OrField<kHighBit, kLow, kHighMask>(u, high);
+    if constexpr (kKind.table) u = hn::TableLookupBytes(table.part[0], u);
+  } else if constexpr (!kHasHigh) {
     u = hn::TableLookupBytes(table.part[0], u);
   } else {
-#if HWY_TARGET <= HWY_AVX3_DL
-    u = hn::TableLookupLanes(table.all, hn::IndicesFromVec(d8, hn::Or(u, high)));
-#else
+    high = Field<kHighBit, 4, kHighMask>(high);
     const auto bit4 = hn::TestBit(high, hn::Set(d8, uint8_t{16}));
     if constexpr (kKind.bits == 5) {
       u = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[1], u),
                          hn::TableLookupBytes(table.part[0], u));
     } else {
       const auto bit5 = hn::TestBit(high, hn::Set(d8, uint8_t{32}));
-      const auto low = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[1], u),
-                                      hn::TableLookupBytes(table.part[0], u));
-      const auto up = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[3], u),
-                                     hn::TableLookupBytes(table.part[2], u));
-      u = hn::IfThenElse(bit5, up, low);
+      const auto below = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[1], u),
+                                        hn::TableLookupBytes(table.part[0], u));
+      const auto above = hn::IfThenElse(bit4, hn::TableLookupBytes(table.part[3], u),
+                                        hn::TableLookupBytes(table.part[2], u));
+      u = hn::IfThenElse(bit5, above, below);
     }
-#endif
   }
   return u;
 }
@@ -202,6 +221,19 @@ HWY_INLINE VU8 ShiftLanes(const uint8_t* p, size_t group, size_t row) {
 HWY_INLINE VI Pair(VI first, VI second) {
   const DI di;
   return hn::Or(hn::ShiftLeft<16>(second), hn::And(first, hn::Set(di, 0xFFFF)));
+}
+
+// The biases of groups 2 * pair and 2 * pair + 1; of the only group of a unit, twice.
+template <PanelKind kKind>
+HWY_INLINE VI BiasPair(const uint8_t* biases, size_t pair, size_t row) {
+  const DI di;
+  if constexpr (kKind.scale_bits == 0) {
+    return hn::Set(di, 0x00010001);
+  } else {
+    constexpr size_t kStep = kKind.groups() == 1 ? 0 : 1;
+    return Pair(LoadScales<kKind, false>(biases, 2 * kStep * pair, row),
+                LoadScales<kKind, false>(biases, 2 * kStep * pair + kStep, row));
+  }
 }
 
 // Where the fields of a unit are.

@@ -4,9 +4,9 @@
 //
 // Forms of a block, the same results:
 //   bytes   CPUs with a 4-way dot instruction: lanes in quads; sums of a group times its scale.
-//             a tile of 32 rows x 6 tokens, per group of 16: 48 dots, 8 weight loads, 24 broadcasts, 12 multiplies, 12 additions
-//           Where the instruction wants one unsigned operand (vpdpbusd) and lanes are signed, the activations are made unsigned, + 128: what
-//           that adds is the same for all tokens, 128 * sum of scale * lane, and sums begin at its negative.
+//             a tile of 32 rows x 6 tokens, per group of 16: 48 dots, 8 weight loads, 30 broadcasts, 12 multiplies, 12 additions
+//           Where the instruction wants one unsigned operand (vpdpbusd) lanes keep their offset, and a group's sums begin at
+//           -offset * sum of its activations.
 //   byte pairs   others, lanes up to 129: the same bytes; 2-way products, as many sums of two as fit int16 added before the
 //           multiplication by the scale widens them.
 //   words   others: scale * (u - offset), which fits int16, in pairs; one 2-way multiply-add and one addition a vector, no groups.
@@ -25,6 +25,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/group_sums-inl.h"
 #include "kernels/panel_decode-inl.h"
 #include "kernels/panel_matmul.h"
 #include "kernels/panel_round-inl.h"
@@ -33,38 +34,56 @@ HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
+// kBytes: unsigned lanes, with their offset. kSignedBytes: less it.
+enum class BlockForm { kBytes, kSignedBytes, kBytePairs, kWords };
+
+template <class DotT>
+constexpr BlockForm FormOf(const PanelKind& k) {
+  if (DotT::kOneInstruction) return DotT::kSigned ? BlockForm::kSignedBytes : BlockForm::kBytes;
+  return SafePairSums(k.greatest) > 0 ? BlockForm::kBytePairs : BlockForm::kWords;
+}
+
 // What the multiplying code must know of a format.
 struct GemmClass {
+  BlockForm form;
   int group;    // 16, 32, or 256: no integer scales
   int unit;     // 256 or 32
   bool scales;  // integer scales
-  bool offset;  // lanes - offset: byte pairs must correct
+  bool offset;  // lanes have an offset: bytes and byte pairs must undo it
   bool bias;
-  int pair_sums;  // without a 4-way instruction: SafePairSums of the lanes; 0 there means `words`
+  int pair_group;  // columns of half a pair of biases, and of byte pairs' offsets: 16 or 32
+  int pair_sums;   // byte pairs: SafePairSums of the lanes
   constexpr bool operator==(const GemmClass&) const = default;
+  constexpr bool is_bytes() const {
+    return form == BlockForm::kBytes || form == BlockForm::kSignedBytes;
+  }
+  constexpr size_t units() const { return 256 / static_cast<size_t>(unit); }
+  constexpr size_t pairs() const {  // of a unit
+    return static_cast<size_t>(unit) / (2 * static_cast<size_t>(pair_group));
+  }
+  // Columns whose sums begin at one value: bytes with an offset.
+  constexpr int start_group() const { return scales ? group : unit; }
 };
 
 template <class DotT>
 constexpr GemmClass ClassOf(const PanelKind& k) {
   const bool scales = k.scale_bits != 0;
-  const int pair_sums = DotT::kOneInstruction ? 0 : SafePairSums(k.greatest);
-  return {scales ? k.group : 256,          k.unit, scales,
-          k.offset != 0 && pair_sums != 0, k.bias, pair_sums};
+  const BlockForm form = FormOf<DotT>(k);
+  const bool pairs = form == BlockForm::kBytePairs;
+  return {form,
+          scales ? k.group : 256,
+          k.unit,
+          scales,
+          k.offset != 0 && (form == BlockForm::kBytes || pairs),
+          k.bias,
+          k.unit == 32 ? 16 : k.group,
+          pairs ? SafePairSums(k.greatest) : 0};
 }
 
-// kBytes: unsigned lanes without an offset. kSignedBytes: lanes less their offset; kShiftedInput: so, and activations + 128.
-enum class BlockForm { kBytes, kSignedBytes, kShiftedInput, kBytePairs, kWords };
-constexpr bool IsBytes(BlockForm form) {
-  return form != BlockForm::kBytePairs && form != BlockForm::kWords;
-}
-
-template <class DotT>
-constexpr BlockForm FormOf(const PanelKind& k) {
-  if (DotT::kOneInstruction)
-    return DotT::kSigned   ? BlockForm::kSignedBytes
-           : k.offset != 0 ? BlockForm::kShiftedInput
-                           : BlockForm::kBytes;
-  return SafePairSums(k.greatest) > 0 ? BlockForm::kBytePairs : BlockForm::kWords;
+// Of units rounded to one scale (panel_round-inl.h): unsigned lanes with an offset of kRoundedOffset.
+constexpr int kRoundedOffset = 128;
+constexpr GemmClass RoundedClassOf(const PanelKind& k) {
+  return {BlockForm::kBytes, 256, 256, false, true, k.bias, k.group, 0};
 }
 
 constexpr size_t kGemmPanels = 2;
@@ -80,28 +99,28 @@ struct GemmBlock {
         int16_t words[128][kGemmRows][2];  // [2 * quad + i][row]: columns i and i + 2 of the quad
   };
   alignas(64) int32_t scales[16][kGemmRows];  // [group]; byte pairs: (scale, scale) as int16
-  alignas(64) int32_t starts[8][kGemmRows];   // [unit], kShiftedInput: -128 * sum of scale * lane
-  alignas(64) int16_t
-      offsets[8][kGemmRows]
-             [2];  // byte pairs: -offset * scale of columns 32 p .. 32 p + 15 and the next 16
+  // Of a pair of groups (of columns 32 p .. 32 p + 15 and the next 16 where groups have 16): byte pairs' -offset * scale; biases.
+  alignas(64) int16_t offsets[8][kGemmRows][2];
   alignas(64) int16_t biases[8][kGemmRows][2];
   alignas(64) float supers[8][kGemmRows];  // [unit]
   alignas(64) float bias_supers[8][kGemmRows];
 };
 
-// The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block. kFast: rounded (panel_round-inl.h).
-template <PanelKind kKind, class DotT, BlockForm kForm, bool kFast>
+// The unit at `p` of the panel that gives rows [base, base + 16) of the block, as unit u of the block. kRounded: rounded to one scale.
+template <PanelKind kKind, GemmClass kClass, bool kRounded>
 HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RESTRICT panel,
                            const Table<kKind>& table, size_t base, size_t u, GemmBlock& block) {
   const DI di;
   const DF df;
   const DU8 d8;
-  constexpr bool kWords = kForm == BlockForm::kWords;
+  constexpr bool kWords = kClass.form == BlockForm::kWords;
+  constexpr bool kBytePairs = kClass.form == BlockForm::kBytePairs;
   constexpr size_t kGroupQuads = static_cast<size_t>(kKind.group) / 4;
+  constexpr size_t kGroups = kKind.groups();
   const UnitFields<kKind> f(p);
   // The next block of the panel, while this one is multiplied.
   for (size_t i = 0; i < kKind.unit_bytes(); i += 64)
-    hwy::Prefetch(p + 256 / static_cast<size_t>(kKind.unit) * kKind.unit_bytes() + i);
+    hwy::Prefetch(p + kClass.units() * kKind.unit_bytes() + i);
   LUTRA_UNROLL(1)
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
     const size_t r = base + row;
@@ -111,53 +130,47 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
     } else {
       super = LoadSupers<kKind.super>(f.supers, row);
     }
-    hn::Store(super, df, block.supers[u] + r);
     if constexpr (kKind.bias)
       hn::Store(LoadSupers<SuperKind::kF16>(f.bias_supers, row), df, block.bias_supers[u] + r);
-    // Scales of the unit's groups; corrections and biases in pairs of 16 columns.
-    constexpr size_t kPairs = static_cast<size_t>(kKind.unit) / 32;
-    for (size_t pair = 0; pair < kPairs; ++pair) {
-      const size_t to = u * kPairs + pair;
-      constexpr size_t kTwo = kKind.group == 16 ? 2 : 1;
-      VI scale[2] = {hn::Set(di, 1), hn::Set(di, 1)};
-      VI bias[2] = {hn::Set(di, 1), hn::Set(di, 1)};
-      for (size_t i = 0; i < kTwo; ++i) {
-        if constexpr (kKind.scale_bits != 0) {
-          scale[i] = LoadScales<kKind, true>(f.scales, kTwo * pair + i, row);
-          if constexpr (!kWords && !kFast) {
-            hn::Store(kForm == BlockForm::kBytePairs ? Pair(scale[i], scale[i]) : scale[i], di,
-                      block.scales[kTwo * to + i] + r);
-          }
-          if constexpr (kKind.bias)
-            bias[i] = LoadScales<kKind, false>(f.biases, kTwo * pair + i, row);
-        }
+    // Scales of the unit's groups.
+    if constexpr (kKind.scale_bits != 0 && !kWords && !kRounded) {
+      for (size_t g = 0; g < kGroups; ++g) {
+        const VI scale = LoadScales<kKind, true>(f.scales, g, row);
+        hn::Store(kBytePairs ? Pair(scale, scale) : scale, di, block.scales[u * kGroups + g] + r);
       }
-      if constexpr (kTwo == 1) {
-        scale[1] = scale[0];
-        bias[1] = bias[0];
-      }
-      if constexpr (kKind.offset != 0 && kForm == BlockForm::kBytePairs) {
+    }
+    // Pairs of groups (a unit of one group: of its halves).
+    for (size_t pair = 0; pair < kClass.pairs(); ++pair) {
+      const size_t to = u * kClass.pairs() + pair;
+      const auto of_group = [&](size_t half)
+                                HWY_ATTR { return kGroups == 1 ? 0 : 2 * pair + half; };
+      if constexpr (kKind.offset != 0 && kBytePairs) {
         const auto minus_offset = hn::Set(di, -kKind.offset);
-        hn::Store(Pair(hn::Mul(scale[0], minus_offset), hn::Mul(scale[1], minus_offset)), di,
-                  reinterpret_cast<int32_t*>(block.offsets[to][r]));
+        VI scale[2] = {minus_offset, minus_offset};
+        if constexpr (kKind.scale_bits != 0) {
+          for (size_t i = 0; i < 2; ++i) {
+            scale[i] = hn::Mul(LoadScales<kKind, true>(f.scales, of_group(i), row), minus_offset);
+          }
+        }
+        hn::Store(Pair(scale[0], scale[1]), di, reinterpret_cast<int32_t*>(block.offsets[to][r]));
       }
-      if constexpr (kKind.bias)
-        hn::Store(Pair(bias[0], bias[1]), di, reinterpret_cast<int32_t*>(block.biases[to][r]));
+      if constexpr (kKind.bias) {
+        hn::Store(BiasPair<kKind>(f.biases, pair, row), di,
+                  reinterpret_cast<int32_t*>(block.biases[to][r]));
+      }
     }
     // Lanes.
-    VI start = hn::Zero(di);
-    if constexpr (kFast) {
+    if constexpr (kRounded) {
       const VF factor = RoundUnit<kKind>(f, table, [&](size_t quad, VI8 lanes) HWY_ATTR {
-        start = DotT::Dot(start, hn::Set(d8, uint8_t{128}), lanes);
-        hn::Store(hn::BitCast(d8, lanes), d8, block.bytes[quad][r]);
+        const auto offset = hn::Set(d8, static_cast<uint8_t>(kRoundedOffset));
+        hn::Store(hn::Xor(hn::BitCast(d8, lanes), offset), d8, block.bytes[quad][r]);
       });
       hn::Store(hn::Mul(super, factor), df, block.supers[u] + r);
-      hn::Store(hn::Neg(start), di, block.starts[u] + r);
       continue;
     }
+    hn::Store(super, df, block.supers[u] + r);
     const uint8_t* HWY_RESTRICT step = f.steps + 4 * row;
     for (size_t s = 0; s < kKind.steps(); ++s) {
-      VI lane_sums[2] = {hn::Zero(di), hn::Zero(di)};
       VU8 shift[2];
       LUTRA_UNROLL(2)
       for (size_t i = 0; i < 2; ++i)
@@ -167,14 +180,8 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
         [[maybe_unused]] const size_t g = (s * 8 + kQuad) / kGroupQuads;
         VU8 lanes = Quad<kKind, static_cast<int>(kQuad)>(step, table);
         if constexpr (kKind.shift != 0) lanes = hn::Add(lanes, shift[kQuad / 4]);
-        if constexpr ((kForm == BlockForm::kSignedBytes || kForm == BlockForm::kShiftedInput) &&
-                      kKind.offset != 0) {
+        if constexpr (kClass.form == BlockForm::kSignedBytes && kKind.offset != 0)
           lanes = hn::Sub(lanes, hn::Set(d8, static_cast<uint8_t>(kKind.offset)));
-        }
-        if constexpr (kForm == BlockForm::kShiftedInput) {
-          lane_sums[kQuad / 4] =
-              DotT::Dot(lane_sums[kQuad / 4], hn::Set(d8, uint8_t{128}), hn::BitCast(DI8(), lanes));
-        }
         if constexpr (!kWords) {
           hn::Store(lanes, d8, block.bytes[quad][r]);
         } else {
@@ -201,50 +208,24 @@ HWY_INLINE void DecodeUnit(const uint8_t* HWY_RESTRICT p, const uint8_t* HWY_RES
       }
       (std::make_index_sequence<8>{});
       step += kKind.step_bytes();
-      if constexpr (kForm == BlockForm::kShiftedInput) {
-        for (size_t i = 0; i < 2; ++i) {
-          if constexpr (kKind.scale_bits != 0) {
-            lane_sums[i] = hn::Mul(lane_sums[i], LoadScales<kKind, true>(
-                                                     f.scales, (s * 8 + 4 * i) / kGroupQuads, row));
-          }
-          start = hn::Sub(start, lane_sums[i]);
-        }
-      }
     }
-    if constexpr (kForm == BlockForm::kShiftedInput) hn::Store(start, di, block.starts[u] + r);
   }
 }
 
-// sum + pairs of int16 products.
-HWY_INLINE VI DotPairs(VI sum, VI a, VI b) {
-  const DI16 d16;
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-  VI unused = sum;
-  return hn::ReorderWidenMulAccumulate(DI(), hn::BitCast(d16, a), hn::BitCast(d16, b), sum, unused);
-#else
-  return hn::Add(sum, hn::WidenMulPairwiseAdd(DI(), hn::BitCast(d16, a), hn::BitCast(d16, b)));
-#endif
-}
-
-HWY_INLINE VI Broadcast4(const void* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return hn::Set(DI(), four);
-}
-
 // Activations of a tile as the form of the block wants them.
-template <size_t kTokens>
 struct TileInput {
-  const int8_t* q;       // [token][256]; kShiftedInput: + 128
-  const float* d;        // [token][256 / unit]
-  const int16_t* sums;   // [token][16]
-  const int16_t* words;  // [token][256] as pairs (0, 2), (1, 3) of every quad: [token][quad][2][2]
+  const int8_t* q;  // [token][256]
+  const float* d;   // [token][256 / unit]
+  // Sums of pair_group columns: [token][256 / pair_group].
+  const int16_t* pair_sums;
+  const int32_t* starts;  // bytes with an offset: [token][256 / start_group]
+  const int16_t* words;   // [token][256] as pairs (0, 2), (1, 3) of every quad: [token][quad][2][2]
 };
 
-// sum += coefficients of 32 columns each (two of 16) times the activations' sums, for pairs [first, first + n).
-template <size_t kVectors, size_t kTokens>
+// sum += coefficients of pairs of groups times the activations' sums, for pairs [first, first + n).
+template <size_t kVectors, size_t kTokens, size_t kStride>
 HWY_INLINE void AddPairSums(const int16_t (&coefficients)[8][kGemmRows][2], size_t first, size_t n,
-                            size_t row, const TileInput<kTokens>& x,
+                            size_t row, const int16_t* HWY_RESTRICT pair_sums,
                             VI (&sum)[kVectors * kTokens]) {
   LUTRA_UNROLL(2)
   for (size_t pair = first; pair < first + n; ++pair) {
@@ -255,7 +236,7 @@ HWY_INLINE void AddPairSums(const int16_t (&coefficients)[8][kGemmRows][2], size
     }
     LUTRA_UNROLL(12)
     for (size_t t = 0; t < kTokens; ++t) {
-      const VI a = Broadcast4(x.sums + t * 16 + 2 * pair);
+      const VI a = Broadcast4(pair_sums + t * kStride + 2 * pair);
       LUTRA_UNROLL(4)
       for (size_t j = 0; j < kVectors; ++j)
         sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
@@ -263,22 +244,29 @@ HWY_INLINE void AddPairSums(const int16_t (&coefficients)[8][kGemmRows][2], size
   }
 }
 
-// y[t] = fma(supers * d[t * d_stride], float(sum[t]), y[t]): the one rounding of a unit.
+// Where a tile's results are and where they go: both [token][row].
+struct TileResults {
+  const float* from;  // kGemmRows apart
+  float* to;
+  size_t to_stride;
+};
+
+// to[t] = fma(supers * d[t * d_stride], float(sum[t]), from[t]): the one rounding of a unit.
 template <size_t kVectors, size_t kTokens>
 HWY_INLINE void AddScaled(const float* HWY_RESTRICT supers, const float* HWY_RESTRICT d,
-                          size_t d_stride, const VI (&sum)[kVectors * kTokens],
-                          float* HWY_RESTRICT y) {
+                          size_t d_stride, const VI (&sum)[kVectors * kTokens], size_t row,
+                          const TileResults& y) {
   const DF df;
   LUTRA_UNROLL(12)
   for (size_t t = 0; t < kTokens; ++t) {
     const auto scale = hn::Set(df, d[t * d_stride]);
     LUTRA_UNROLL(4)
     for (size_t j = 0; j < kVectors; ++j) {
-      float* to = y + t * kGemmRows + j * kLanes;
-      const auto super = hn::Load(df, supers + j * kLanes);
-      hn::Store(
-          Fma(hn::Mul(super, scale), hn::ConvertTo(df, sum[t * kVectors + j]), hn::Load(df, to)),
-          df, to);
+      const size_t r = row + j * kLanes;
+      const auto super = hn::Load(df, supers + r);
+      const auto old = hn::Load(df, y.from + t * kGemmRows + r);
+      hn::StoreU(Fma(hn::Mul(super, scale), hn::ConvertTo(df, sum[t * kVectors + j]), old), df,
+                 y.to + t * y.to_stride + r);
     }
   }
 }
@@ -328,81 +316,94 @@ HWY_INLINE void GroupBytePairs(const GemmBlock& w, size_t row, const int8_t* HWY
   }
 }
 
-// y[t][row ..] += the products of one block with kTokens tokens, for kVectors vectors of rows from `row`.
-template <GemmClass kClass, class DotT, BlockForm kForm, size_t kVectors, size_t kTokens>
-HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens>& x,
-                         size_t n_units, float* HWY_RESTRICT y) {
+// y[t][row ..] += the products of one block with kTokens tokens, for kVectors vectors of rows from `row`; what the last addition gives goes to `out`.
+template <GemmClass kClass, class DotT, size_t kVectors, size_t kTokens>
+HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput& x, size_t n_units,
+                         float* y, float* out, size_t out_stride) {
   const DI di;
-  constexpr bool kWords = kForm == BlockForm::kWords;
-  constexpr bool kBytes = IsBytes(kForm);
-  constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
+  constexpr bool kWords = kClass.form == BlockForm::kWords;
+  constexpr bool kStarts = kClass.form == BlockForm::kBytes && kClass.offset;
+  constexpr size_t kUnits = kClass.units();
   constexpr size_t kUnitQuads = static_cast<size_t>(kClass.unit) / 4;
   constexpr size_t kGroupQuads =
       kWords ? kUnitQuads : HWY_MIN(static_cast<size_t>(kClass.group) / 4, kUnitQuads);
+  constexpr size_t kPairSums = 256 / static_cast<size_t>(kClass.pair_group);
   constexpr size_t kN = kVectors * kTokens;
+  // The values at which sums of start group i begin.
+  const auto begin = [&](size_t i, VI(&to)[kN]) HWY_ATTR {
+    LUTRA_UNROLL(12)
+    for (size_t t = 0; t < kTokens; ++t) {
+      VI start = hn::Zero(di);
+      if constexpr (kStarts) start = hn::Set(di, x.starts[t * (256 / kClass.start_group()) + i]);
+      LUTRA_UNROLL(4)
+      for (size_t j = 0; j < kVectors; ++j) to[t * kVectors + j] = start;
+    }
+  };
   for (size_t u = 0; u < n_units; ++u) {
     VI sum[kN];
-    LUTRA_UNROLL(24)
-    for (size_t i = 0; i < kN; ++i) {
-      sum[i] = kForm == BlockForm::kShiftedInput
-                   ? hn::Load(di, w.starts[u] + row + i % kVectors * kLanes)
-                   : hn::Zero(di);
+    if constexpr (kClass.scales) {
+      LUTRA_UNROLL(24)
+      for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
+    } else {
+      begin(u, sum);
     }
     for (size_t g = 0; g < kUnitQuads / kGroupQuads; ++g) {
       VI acc[kN];
-      if constexpr (kBytes && kClass.scales) {
-        LUTRA_UNROLL(24)
-        for (size_t i = 0; i < kN; ++i) acc[i] = hn::Zero(di);
-      }
-      if constexpr (kForm == BlockForm::kBytePairs) {
+      if constexpr (kClass.is_bytes() && kClass.scales)
+        begin(u * (kUnitQuads / kGroupQuads) + g, acc);
+      if constexpr (kClass.form == BlockForm::kBytePairs) {
         GroupBytePairs<kClass, kVectors, kTokens>(w, row, x.q, u * (kUnitQuads / kGroupQuads) + g,
                                                   kGroupQuads, sum);
         continue;
       }
-      LUTRA_UNROLL(8)
-      for (size_t k = 0; k < kGroupQuads; ++k) {
-        const size_t quad = u * kUnitQuads + g * kGroupQuads + k;
-        if constexpr (kWords) {
-          LUTRA_UNROLL(2)
-          for (size_t i = 0; i < 2; ++i) {
-            VI v[kVectors];
+      const size_t first = u * kUnitQuads + g * kGroupQuads;
+      if constexpr (kWords) {
+        LUTRA_UNROLL(2)
+        for (size_t i = 2 * first; i < 2 * (first + kGroupQuads); ++i) {
+          VI v[kVectors];
+          LUTRA_UNROLL(4)
+          for (size_t j = 0; j < kVectors; ++j)
+            v[j] = hn::Load(di, reinterpret_cast<const int32_t*>(w.words[i][row + j * kLanes]));
+          LUTRA_UNROLL(12)
+          for (size_t t = 0; t < kTokens; ++t) {
+            const VI a = Broadcast4(x.words + t * 256 + 2 * i);
             LUTRA_UNROLL(4)
-            for (size_t j = 0; j < kVectors; ++j) {
-              v[j] = hn::Load(
-                  di, reinterpret_cast<const int32_t*>(w.words[2 * quad + i][row + j * kLanes]));
-            }
-            LUTRA_UNROLL(12)
-            for (size_t t = 0; t < kTokens; ++t) {
-              const VI a = Broadcast4(x.words + t * 256 + 4 * quad + 2 * i);
-              LUTRA_UNROLL(4)
-              for (size_t j = 0; j < kVectors; ++j)
-                sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
-            }
+            for (size_t j = 0; j < kVectors; ++j)
+              sum[t * kVectors + j] = DotPairs(sum[t * kVectors + j], v[j], a);
           }
-        } else {
+        }
+        continue;
+      }
+      LUTRA_UNROLL(2)
+      for (size_t quad = first; quad < first + kGroupQuads; quad += 4) {
+        // The next tile's activations and results come while this one's are multiplied.
+        if constexpr (kVectors * kLanes == kGemmRows) {
+          hwy::Prefetch(x.q + kTokens * 256 + quad * 32);
+          hwy::Prefetch(x.q + kTokens * 256 + quad * 32 + 64);
+          hwy::Prefetch(y + kTokens * kGemmRows + quad * 4);
+        }
+        LUTRA_UNROLL(4)
+        for (size_t k = 0; k < 4; ++k) {
           VU8 v[kVectors];
           LUTRA_UNROLL(4)
           for (size_t j = 0; j < kVectors; ++j)
-            v[j] = hn::Load(DU8(), w.bytes[quad][row + j * kLanes]);
+            v[j] = hn::Load(DU8(), w.bytes[quad + k][row + j * kLanes]);
           LUTRA_UNROLL(12)
           for (size_t t = 0; t < kTokens; ++t) {
-            const auto a = hn::BitCast(DI8(), Broadcast4(x.q + t * 256 + 4 * quad));
+            const auto a = hn::BitCast(DI8(), Broadcast4(x.q + t * 256 + 4 * (quad + k)));
             LUTRA_UNROLL(4)
             for (size_t j = 0; j < kVectors; ++j) {
               VI& to = kClass.scales ? acc[t * kVectors + j] : sum[t * kVectors + j];
-              if constexpr (kForm == BlockForm::kShiftedInput) {
-                to = DotT::Dot(to, hn::BitCast(DU8(), a), hn::BitCast(DI8(), v[j]));
-              } else {
-                to = DotT::Dot(to, v[j], a);
-              }
+              to = DotT::Dot(to, v[j], a);
             }
           }
         }
       }
-      if constexpr (kBytes && kClass.scales) {
+      if constexpr (kClass.is_bytes() && kClass.scales) {
         LUTRA_UNROLL(4)
         for (size_t j = 0; j < kVectors; ++j) {
-          const VI scale = hn::Load(di, w.scales[g] + row + j * kLanes);
+          const VI scale =
+              hn::Load(di, w.scales[u * (kUnitQuads / kGroupQuads) + g] + row + j * kLanes);
           LUTRA_UNROLL(12)
           for (size_t t = 0; t < kTokens; ++t) {
             sum[t * kVectors + j] =
@@ -411,15 +412,19 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
         }
       }
     }
-    constexpr size_t kPairs = static_cast<size_t>(kClass.unit) / 32;
-    if constexpr (kClass.offset)
-      AddPairSums<kVectors, kTokens>(w.offsets, u * kPairs, kPairs, row, x, sum);
-    AddScaled<kVectors, kTokens>(w.supers[u] + row, x.d + u, kUnits, sum, y + row);
+    if constexpr (kClass.form == BlockForm::kBytePairs && kClass.offset) {
+      AddPairSums<kVectors, kTokens, kPairSums>(w.offsets, u * kClass.pairs(), kClass.pairs(), row,
+                                                x.pair_sums, sum);
+    }
+    const TileResults to_y{y, y, kGemmRows};
+    const TileResults last = u + 1 == n_units ? TileResults{y, out, out_stride} : to_y;
+    AddScaled<kVectors, kTokens>(w.supers[u], x.d + u, kUnits, sum, row, kClass.bias ? to_y : last);
     if constexpr (kClass.bias) {
       LUTRA_UNROLL(12)
       for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
-      AddPairSums<kVectors, kTokens>(w.biases, u * kPairs, kPairs, row, x, sum);
-      AddScaled<kVectors, kTokens>(w.bias_supers[u] + row, x.d + u, kUnits, sum, y + row);
+      AddPairSums<kVectors, kTokens, kPairSums>(w.biases, u * kClass.pairs(), kClass.pairs(), row,
+                                                x.pair_sums, sum);
+      AddScaled<kVectors, kTokens>(w.bias_supers[u], x.d + u, kUnits, sum, row, last);
     }
   }
 }
@@ -428,23 +433,33 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput<kTokens
 constexpr size_t kTileVectors = kLanes == 16 ? 2 : 1;
 constexpr size_t kTileTokens = 6;
 
-// scratch[t][row] += block x kTokens tokens from row `at` of the activations' block.
-template <GemmClass kClass, class DotT, BlockForm kForm, size_t kTokens>
-HWY_INLINE void GemmBlockTimesTile(const GemmBlock& w, const Q8View& x, size_t at, size_t n_units,
-                                   float* HWY_RESTRICT scratch) {
-  constexpr bool kWords = kForm == BlockForm::kWords;
-  constexpr bool kShifted = kForm == BlockForm::kShiftedInput;
-  constexpr size_t kUnits = 256 / static_cast<size_t>(kClass.unit);
+// scratch[t][row] + block x kTokens tokens from row `at` of the activations' block, to `out`.
+template <GemmClass kClass, class DotT, size_t kTokens>
+HWY_INLINE void GemmBlockTimesTile(const GemmBlock& w, const Q8View& x, int offset, size_t at,
+                                   size_t n_units, float* scratch, float* out, size_t out_stride) {
+  constexpr bool kWords = kClass.form == BlockForm::kWords;
+  constexpr bool kStarts = kClass.form == BlockForm::kBytes && kClass.offset;
+  constexpr size_t kStartSums = 256 / static_cast<size_t>(kClass.start_group());
+  constexpr bool kPairsOf32 = kClass.pair_group == 32 && (kClass.bias || kClass.offset);
   alignas(64) int16_t words[kWords ? kTokens * 256 : 16];
-  alignas(64) int8_t shifted[kShifted ? kTokens * 256 : 64];
-  const TileInput<kTokens> tile{kShifted ? shifted : x.q + at * 256, x.d + at * kUnits,
-                                x.sums + at * 16, words};
-  if constexpr (kShifted) {
-    const DU8 d8;
-    for (size_t i = 0; i < kTokens * 256; i += hn::Lanes(d8)) {
-      const auto q = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(x.q) + at * 256 + i);
-      hn::Store(hn::Xor(q, hn::Set(d8, uint8_t{128})), d8, reinterpret_cast<uint8_t*>(shifted) + i);
+  alignas(64) int32_t starts[kStarts ? kTokens * kStartSums : 16];
+  alignas(64) int16_t sums_of_32[kPairsOf32 ? kTokens * 8 : 8];
+  const int16_t* HWY_RESTRICT sums = x.sums + at * 16;
+  const TileInput tile{x.q + at * 256, x.d + at * kClass.units(), kPairsOf32 ? sums_of_32 : sums,
+                       starts, words};
+  for (size_t i = 0; i < kTokens * 16; i += 32) hwy::Prefetch(sums + kTokens * 16 + i);
+  if constexpr (kStarts) {
+    LUTRA_UNROLL(6)
+    for (size_t t = 0; t < kTokens; ++t) {
+      if constexpr (kStartSums == 1) {
+        starts[t] = -offset * x.totals[at + t];
+      } else {
+        GroupSums<kClass.start_group()>(sums + 16 * t, -offset, starts + t * kStartSums);
+      }
     }
+  }
+  if constexpr (kPairsOf32) {
+    for (size_t t = 0; t < kTokens; ++t) SumsOf32(sums + 16 * t, sums_of_32 + 8 * t);
   }
   if constexpr (kWords) {
     const hn::ScalableTag<int32_t> di;
@@ -457,45 +472,62 @@ HWY_INLINE void GemmBlockTimesTile(const GemmBlock& w, const Q8View& x, size_t a
       hn::StoreInterleaved2(even, odd, di, reinterpret_cast<int32_t*>(words + 4 * i));
     }
   }
-  for (size_t row = 0; row < kGemmRows; row += kTileVectors * kLanes) {
-    GemmTile<kClass, DotT, kForm, kTileVectors, kTokens>(w, row, tile, n_units, scratch);
+  for (size_t row = 0; row < kGemmRows; row += kTileVectors * kLanes)
+    GemmTile<kClass, DotT, kTileVectors, kTokens>(w, row, tile, n_units, scratch, out, out_stride);
+}
+
+// y [n_tokens, n_rows], y_stride apart, from scratch.
+inline HWY_NOINLINE void StoreRows(const float* HWY_RESTRICT scratch, size_t n_tokens, size_t n_rows,
+                            float* HWY_RESTRICT y, size_t y_stride) {
+  const DF df;
+  for (size_t t = 0; t < n_tokens; ++t, y += y_stride, scratch += kGemmRows) {
+    size_t r = 0;
+    for (; r + kLanes <= n_rows; r += kLanes) hn::StoreU(hn::Load(df, scratch + r), df, y + r);
+    if (r < n_rows) hn::StoreN(hn::Load(df, scratch + r), df, y + r, n_rows - r);
   }
 }
 
-// scratch[t][row] += block x tokens [0, n_tokens) of block b of x from `token`.
-template <GemmClass kClass, class DotT, BlockForm kForm>
-HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, size_t b, size_t token,
-                                       size_t n_tokens, size_t n_units,
-                                       float* HWY_RESTRICT scratch) {
+// scratch[t][row] += block x tokens [0, n_tokens) of block b of x from `token`. offset: of unsigned lanes. y: where the first n_rows of the results go,
+// y_stride apart, if this is the last block, else nullptr.
+template <GemmClass kClass, class DotT>
+HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, int offset, size_t b,
+                                       size_t token, size_t n_tokens, size_t n_units,
+                                       float* scratch, size_t n_rows, float* y, size_t y_stride) {
   const size_t at = b * x.n_tokens + token;
+  // Whole tiles of whole blocks go there by themselves, which hides the time that lines so far apart take.
+  const bool direct = y != nullptr && n_rows == kGemmRows;
+  size_t stored = 0;
   for (size_t t = 0; t < n_tokens; t += kTileTokens) {
     const size_t left = n_tokens - t;
-    float* HWY_RESTRICT y = scratch + t * kGemmRows;
+    float* part = scratch + t * kGemmRows;
     // On wide machines the last tile is as narrow as what is left.
     if constexpr (kLanes >= 8) {
       if (left <= 2) {
-        GemmBlockTimesTile<kClass, DotT, kForm, 2>(w, x, at + t, n_units, y);
+        GemmBlockTimesTile<kClass, DotT, 2>(w, x, offset, at + t, n_units, part, part, kGemmRows);
         continue;
       }
       if (left <= 4) {
-        GemmBlockTimesTile<kClass, DotT, kForm, 4>(w, x, at + t, n_units, y);
+        GemmBlockTimesTile<kClass, DotT, 4>(w, x, offset, at + t, n_units, part, part, kGemmRows);
         continue;
       }
     }
-    GemmBlockTimesTile<kClass, DotT, kForm, kTileTokens>(w, x, at + t, n_units, y);
+    if (direct && left >= kTileTokens) stored = t + kTileTokens;
+    const bool here = stored <= t;
+    GemmBlockTimesTile<kClass, DotT, kTileTokens>(w, x, offset, at + t, n_units, part,
+                                                  here ? part : y + t * y_stride,
+                                                  here ? kGemmRows : y_stride);
+  }
+  if (y != nullptr && stored < n_tokens) {
+    StoreRows(scratch + stored * kGemmRows, n_tokens - stored, n_rows, y + stored * y_stride,
+              y_stride);
   }
 }
 
-template <PanelKind kKind, class DotT, bool kFast = false>
+template <PanelKind kKind, class DotT, bool kRounded = false>
 void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size_t panel_end,
                       float* y, size_t y_stride) {
-  constexpr BlockForm kForm = kFast ? BlockForm::kShiftedInput : FormOf<DotT>(kKind);
-  constexpr GemmClass kClass =
-      kFast ? GemmClass{256, 256, false, false, kKind.bias, 0} : ClassOf<DotT>(kKind);
-  // Signed lanes fit int8.
-  static_assert(kForm != BlockForm::kShiftedInput || kFast ||
-                (kKind.greatest - kKind.offset <= 127 && kKind.magnitude <= 128));
-  constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
+  constexpr GemmClass kClass = kRounded ? RoundedClassOf(kKind) : ClassOf<DotT>(kKind);
+  constexpr size_t kUnits = kClass.units();
   const Table<kKind> table(w.table);
   GemmBlock block;
   std::memset(static_cast<void*>(&block), 0, sizeof block);  // the rows of an absent second panel
@@ -505,6 +537,7 @@ void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
     const size_t n_tokens = HWY_MIN(kGemmTokens, x.n_tokens - token);
     for (size_t panel = panel_begin; panel < panel_end; panel += kGemmPanels) {
       const size_t n_panels = HWY_MIN(kGemmPanels, panel_end - panel);
+      const size_t first_row = panel * kPanelRows;
       std::fill_n(scratch, (n_tokens + kTileTokens - 1) / kTileTokens * kTileTokens * kGemmRows,
                   0.0f);
       for (size_t b = 0; b * kUnits < n_all_units; ++b) {
@@ -514,16 +547,14 @@ void ManyTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
           for (size_t u = 0; u < n_units; ++u) {
             const uint8_t* unit =
                 bytes + kKind.panel_header_bytes() + (b * kUnits + u) * kKind.unit_bytes();
-            DecodeUnit<kKind, DotT, kForm, kFast>(unit, bytes, table, i * kPanelRows, u, block);
+            DecodeUnit<kKind, kClass, kRounded>(unit, bytes, table, i * kPanelRows, u, block);
           }
         }
-        GemmBlockTimesTokens<kClass, DotT, kForm>(block, x, b, token, n_tokens, n_units, scratch);
-      }
-      const size_t first_row = panel * kPanelRows;
-      const size_t n_rows = HWY_MIN(n_panels * kPanelRows, w.n_rows - first_row);
-      for (size_t t = 0; t < n_tokens; ++t) {
-        std::memcpy(y + (token + t) * y_stride + first_row, scratch + t * kGemmRows,
-                    n_rows * sizeof(float));
+        const bool last = (b + 1) * kUnits >= n_all_units;
+        GemmBlockTimesTokens<kClass, DotT>(
+            block, x, kRounded ? kRoundedOffset : kKind.offset, b, token, n_tokens, n_units,
+            scratch, HWY_MIN(n_panels * kPanelRows, w.n_rows - first_row),
+            last ? y + token * y_stride + first_row : nullptr, y_stride);
       }
     }
   }

@@ -18,6 +18,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/group_sums-inl.h"
 #include "kernels/panel_decode-inl.h"
 #include "kernels/panel_matmul.h"
 
@@ -25,45 +26,38 @@ HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
-// out[g] = factor * sum of the activations of group g, for the groups of a block of 256 columns.
-template <int kGroup>
-HWY_INLINE void GroupSums(const int16_t* HWY_RESTRICT sums, int factor, int32_t* HWY_RESTRICT out) {
-  if constexpr (kGroup == 16) {
-    const DI di;
-    const hn::Rebind<int16_t, DI> d16;
-    LUTRA_UNROLL(4)
-    for (size_t i = 0; i < 16; i += kLanes) {
-      hn::Store(hn::Mul(hn::PromoteTo(di, hn::LoadU(d16, sums + i)), hn::Set(di, factor)), di,
-                out + i);
-    }
-  } else {
-    const hn::CappedTag<int32_t, 8> di;
-    const hn::Repartition<int16_t, decltype(di)> d16;
-    LUTRA_UNROLL(2)
-    for (size_t i = 0; i < 8; i += hn::Lanes(di)) {
-      hn::Store(hn::WidenMulPairwiseAdd(di, hn::LoadU(d16, sums + 2 * i),
-                                        hn::Set(d16, static_cast<int16_t>(factor))),
-                di, out + i);
-    }
-  }
+// g++ adds the products of neighbouring groups to each other first, which takes twice the registers: it must not see that they are sums.
+HWY_INLINE void Pin(VI& v) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  asm("" : "+v"(v.raw));
+#else
+  (void)v;
+#endif
 }
 
-// acc[t] += quads [kQuad, kEnd) of a step; q points to the step's first activation of the first token.
-template <PanelKind kKind, class DotT, size_t kTokens, int kQuad, int kEnd>
-HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, const Table<kKind>& table, VU8 shift,
-                         const int8_t* HWY_RESTRICT q, VI (&acc)[kTokens]) {
+// acc[t][j] += quads [kQuad, kEnd) of a step of panel j; q points to the step's first activation of the first token.
+template <PanelKind kKind, class DotT, size_t kPanels, size_t kTokens, int kQuad, int kEnd>
+HWY_INLINE void DotQuads(const uint8_t* HWY_RESTRICT step, size_t panel_stride,
+                         const Table<kKind>& table, const VU8 (&shift)[kPanels],
+                         const int8_t* HWY_RESTRICT q, VI (&acc)[kTokens * kPanels]) {
   if constexpr (kQuad < kEnd) {
-    VU8 u = Quad<kKind, kQuad>(step, table);
-    if constexpr (DotT::kSigned && kKind.offset != 0 && !kKind.table)
-      u = hn::Sub(u, hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
-    if constexpr (kKind.shift != 0 && kTokens > 1) u = hn::Add(u, shift);
+    VU8 u[kPanels];
+    LUTRA_UNROLL(2)
+    for (size_t j = 0; j < kPanels; ++j) {
+      u[j] = Quad<kKind, kQuad>(step + j * panel_stride, table);
+      if constexpr (DotT::kSigned && kKind.offset != 0 && !kKind.table)
+        u[j] = hn::Sub(u[j], hn::Set(DU8(), static_cast<uint8_t>(kKind.offset)));
+      if constexpr (kKind.shift != 0 && kTokens > 1) u[j] = hn::Add(u[j], shift[j]);
+    }
     LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
-      int32_t four;
-      std::memcpy(&four, q + Q8View::kBlockCols * t + 4 * kQuad, 4);
-      acc[t] = DotT::Dot(acc[t], u, hn::BitCast(DI8(), hn::Set(DI(), four)));
+      const VI8 a = hn::BitCast(DI8(), Broadcast4(q + Q8View::kBlockCols * t + 4 * kQuad));
+      LUTRA_UNROLL(2)
+      for (size_t j = 0; j < kPanels; ++j)
+        acc[t * kPanels + j] = DotT::Dot(acc[t * kPanels + j], u[j], a);
     }
-    DotQuads<kKind, DotT, kTokens, kQuad + 1, kEnd>(step, table, shift, q, acc);
+    DotQuads<kKind, DotT, kPanels, kTokens, kQuad + 1, kEnd>(step, panel_stride, table, shift, q,
+                                                             acc);
   }
 }
 
@@ -88,9 +82,7 @@ HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind
       if constexpr (kKind.offset != 0) u = hn::BitCast(DU8(), hn::Abs(lane));
       LUTRA_UNROLL(8)
       for (size_t t = 0; t < kTokens; ++t) {
-        int32_t four;
-        std::memcpy(&four, q + Q8View::kBlockCols * t + 4 * (kQuad + kAt), 4);
-        VI8 a = hn::BitCast(di8, hn::Set(DI(), four));
+        VI8 a = hn::BitCast(di8, Broadcast4(q + Q8View::kBlockCols * t + 4 * (kQuad + kAt)));
         if constexpr (kKind.offset != 0) a = hn::IfNegativeThenNegOrUndefIfZero(lane, a);
         const auto two = hn::SatWidenMulPairwiseAdd(d16, u, a);
         pairs[t] = kAt == 0 ? two : hn::Add(pairs[t], two);
@@ -107,28 +99,53 @@ HWY_INLINE void DotQuadPairs(const uint8_t* HWY_RESTRICT step, const Table<kKind
   }
 }
 
-// Weights are asked for this many bytes ahead: hardware prefetchers lose the stream among the activations' of several tokens.
+// What a pass over panels asks memory for, since hardware prefetchers lose the weights' stream among the activations' of several tokens:
+// what lies `bytes` beyond every `every`-th block of 256 columns, beginning with block `phase`. Where two panels are read side by side and the
+// stream is their own (`own`), the end of the first is followed by the panel after the second's.
+struct Ahead {
+  size_t bytes, every, phase;
+  bool own;
+};
 constexpr size_t kPrefetch = 4096;
 
-// y[t] for the kTokens tokens from `token` and the rows [row, row + lanes) of a panel. Weights `ahead` bytes further on are asked for.
-template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>& table,
-                          const Q8View& x, size_t token, size_t row, size_t ahead,
-                          VF (&y)[kTokens]) {
+// Pass `pass` of n_passes over a group of panels of group_bytes. A single pass asks for its own stream, kPrefetch ahead. Of several passes, all but
+// the first find the weights in the cache and memory idle: each asks for a part of the next group; the first of all groups must stream itself.
+HWY_INLINE Ahead AheadOf(size_t pass, size_t n_passes, size_t group_bytes, bool first_group) {
+  if (n_passes == 1 || (first_group && pass == 0)) return {kPrefetch, 1, 0, true};
+  return first_group ? Ahead{group_bytes, n_passes - 1, pass - 1, false}
+                     : Ahead{group_bytes, n_passes, pass, false};
+}
+
+// y[t][j] for the kTokens tokens from `token` and the rows [row, row + lanes) of kPanels panels, panel_stride bytes apart.
+template <PanelKind kKind, class DotT, size_t kPanels, size_t kTokens>
+HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, size_t panel_stride,
+                          const Table<kKind>& table, const Q8View& x, size_t token, size_t row,
+                          const Ahead& ahead, VF (&y)[kTokens * kPanels]) {
   const DI di;
   const DF df;
   constexpr size_t kGroups = 256 / static_cast<size_t>(kKind.group);  // a block
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
   constexpr int kGroupQuads = kKind.group / 4;
   constexpr size_t kGroupsPerStep = 8 / kGroupQuads;
+  constexpr size_t kPairGroup =
+      kKind.unit == 32 ? 16 : static_cast<size_t>(kKind.group);  // of biases
   constexpr bool kPairs = !DotT::kOneInstruction;
+  static_assert(!kPairs || kPanels == 1);
   constexpr int kOffset = DotT::kSigned ? 0 : kKind.offset;
   constexpr bool kStarts = !kPairs && (kOffset != 0 || (kKind.shift != 0 && kTokens == 1));
-  VF row_super = hn::Zero(df);
-  if constexpr (kKind.super == SuperKind::kRow) row_super = LoadSupers<SuperKind::kF32>(panel, row);
+  constexpr size_t kN = kTokens * kPanels;
+  VF row_super[kPanels];
+  LUTRA_UNROLL(2)
+  for (size_t j = 0; j < kPanels; ++j) {
+    row_super[j] = hn::Zero(df);
+    if constexpr (kKind.super == SuperKind::kRow)
+      row_super[j] = LoadSupers<SuperKind::kF32>(panel + j * panel_stride, row);
+  }
   const uint8_t* HWY_RESTRICT p = panel + kKind.panel_header_bytes();
-  LUTRA_UNROLL(8)
-  for (size_t t = 0; t < kTokens; ++t) y[t] = hn::Zero(df);
+  const uint8_t* const own_end = panel + panel_stride - kPrefetch;
+  size_t until_ahead = ahead.phase;
+  LUTRA_UNROLL(16)
+  for (size_t i = 0; i < kN; ++i) y[i] = hn::Zero(df);
 
   const size_t n_all_units = x.n_cols / static_cast<size_t>(kKind.unit);
   for (size_t b = 0; b * kUnits < n_all_units; ++b) {
@@ -137,36 +154,54 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
     const float* HWY_RESTRICT d = x.d + at * kUnits;
     alignas(64) int32_t starts[kTokens][kGroups];
     alignas(64) int32_t shifted_starts[kTokens][kGroups];
-    alignas(64) int32_t sums[kTokens][kGroups];
+    alignas(16) int16_t sums_of_32[kTokens][8];
     LUTRA_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
       if constexpr (kStarts) GroupSums<kKind.group>(x.sums + (at + t) * 16, -kOffset, starts[t]);
       if constexpr (!kPairs && kKind.shift != 0 && kTokens == 1) {
         GroupSums<kKind.group>(x.sums + (at + t) * 16, kKind.shift - kOffset, shifted_starts[t]);
       }
-      if constexpr (kKind.bias) GroupSums<kKind.group>(x.sums + (at + t) * 16, 1, sums[t]);
+      if constexpr (kKind.bias && kPairGroup == 32) SumsOf32(x.sums + (at + t) * 16, sums_of_32[t]);
     }
     const size_t n_units = HWY_MIN(kUnits, n_all_units - b * kUnits);
     size_t block_group = 0;
+    const bool asks = until_ahead == 0;
+    until_ahead = asks ? ahead.every - 1 : until_ahead - 1;
+    size_t ahead_of[kPanels];
+    ahead_of[kPanels - 1] = ahead.bytes;
+    if constexpr (kPanels == 2)
+      ahead_of[0] = ahead.bytes + (ahead.own && p >= own_end ? 2 * panel_stride : 0);
     for (size_t u = 0; u < n_units; ++u) {
       const UnitFields<kKind> f(p);
-      for (size_t i = 0; i < kKind.header_bytes(); i += 64) hwy::Prefetch(p + ahead + i);
-      const uint8_t* step = f.steps + 4 * row;
-      VI sum[kTokens];
-      VI bias[kTokens];
-      LUTRA_UNROLL(8)
-      for (size_t t = 0; t < kTokens; ++t) {
-        sum[t] = hn::Zero(di);
-        bias[t] = hn::Zero(di);
+      if (asks) {
+        for (size_t i = 0; i < kKind.header_bytes(); i += 64) {
+          LUTRA_UNROLL(2)
+          for (size_t j = 0; j < kPanels; ++j)
+            hwy::Prefetch(p + j * panel_stride + ahead_of[j] + i);
+        }
       }
+      const uint8_t* step = f.steps + 4 * row;
+      VI sum[kN];
+      LUTRA_UNROLL(16)
+      for (size_t i = 0; i < kN; ++i) sum[i] = hn::Zero(di);
       for (size_t s = 0; s < kKind.steps(); ++s) {
-        for (size_t i = 0; i < kKind.step_bytes(); i += 64) hwy::Prefetch(step + ahead + i);
+        if (asks) {
+          for (size_t i = 0; i < kKind.step_bytes(); i += 64) {
+            LUTRA_UNROLL(2)
+            for (size_t j = 0; j < kPanels; ++j)
+              hwy::Prefetch(step + j * panel_stride + ahead_of[j] + i);
+          }
+        }
         LUTRA_UNROLL(2)
         for (size_t h = 0; h < kGroupsPerStep; ++h) {
           const size_t g = s * kGroupsPerStep + h;
-          VU8 shift = hn::Zero(DU8());
-          if constexpr (kKind.shift != 0 && (kPairs || kTokens > 1))
-            shift = ShiftLanes<kKind>(f.shifts, g, row);
+          VU8 shift[kPanels];
+          LUTRA_UNROLL(2)
+          for (size_t j = 0; j < kPanels; ++j) {
+            shift[j] = hn::Zero(DU8());
+            if constexpr (kKind.shift != 0 && (kPairs || kTokens > 1))
+              shift[j] = ShiftLanes<kKind>(f.shifts + j * panel_stride, g, row);
+          }
           if constexpr (kPairs) {
             auto scale16 = hn::Set(DI16(), int16_t{1});
             if constexpr (kKind.scale_bits != 0) {
@@ -174,47 +209,52 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
               scale16 = hn::BitCast(DI16(), Pair(scale, scale));
             }
             if constexpr (kGroupsPerStep == 1) {
-              DotQuadPairs<kKind, kTokens, 0, 8>(step, table, shift, q, scale16, sum);
+              DotQuadPairs<kKind, kTokens, 0, 8>(step, table, shift[0], q, scale16, sum);
             } else if (h == 0) {
-              DotQuadPairs<kKind, kTokens, 0, 4>(step, table, shift, q, scale16, sum);
+              DotQuadPairs<kKind, kTokens, 0, 4>(step, table, shift[0], q, scale16, sum);
             } else {
-              DotQuadPairs<kKind, kTokens, 4, 8>(step, table, shift, q, scale16, sum);
+              DotQuadPairs<kKind, kTokens, 4, 8>(step, table, shift[0], q, scale16, sum);
             }
           } else {
-            VI acc[kTokens];
+            VI acc[kN];
             if constexpr (kKind.shift != 0 && kTokens == 1) {
-              acc[0] = hn::IfThenElse(ShiftMask<kKind>(f.shifts, g, row),
-                                      hn::Set(di, shifted_starts[0][block_group]),
-                                      hn::Set(di, starts[0][block_group]));
+              LUTRA_UNROLL(2)
+              for (size_t j = 0; j < kPanels; ++j) {
+                acc[j] = hn::IfThenElse(ShiftMask<kKind>(f.shifts + j * panel_stride, g, row),
+                                        hn::Set(di, shifted_starts[0][block_group]),
+                                        hn::Set(di, starts[0][block_group]));
+              }
             } else {
               LUTRA_UNROLL(8)
               for (size_t t = 0; t < kTokens; ++t) {
-                acc[t] = hn::Zero(di);
-                if constexpr (kStarts) acc[t] = hn::Set(di, starts[t][block_group]);
+                VI start = hn::Zero(di);
+                if constexpr (kStarts) start = hn::Set(di, starts[t][block_group]);
+                LUTRA_UNROLL(2)
+                for (size_t j = 0; j < kPanels; ++j) acc[t * kPanels + j] = start;
               }
             }
             if constexpr (kGroupsPerStep == 1) {
-              DotQuads<kKind, DotT, kTokens, 0, 8>(step, table, shift, q, acc);
+              DotQuads<kKind, DotT, kPanels, kTokens, 0, 8>(step, panel_stride, table, shift, q,
+                                                            acc);
             } else if (h == 0) {
-              DotQuads<kKind, DotT, kTokens, 0, 4>(step, table, shift, q, acc);
+              DotQuads<kKind, DotT, kPanels, kTokens, 0, 4>(step, panel_stride, table, shift, q,
+                                                            acc);
             } else {
-              DotQuads<kKind, DotT, kTokens, 4, 8>(step, table, shift, q, acc);
+              DotQuads<kKind, DotT, kPanels, kTokens, 4, 8>(step, panel_stride, table, shift, q,
+                                                            acc);
             }
-            if constexpr (kKind.scale_bits == 0) {
+            LUTRA_UNROLL(2)
+            for (size_t j = 0; j < kPanels; ++j) {
+              VI scale = hn::Zero(di);
+              if constexpr (kKind.scale_bits != 0)
+                scale = LoadScales<kKind, true>(f.scales + j * panel_stride, g, row);
               LUTRA_UNROLL(8)
-              for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], acc[t]);
-            } else {
-              const VI scale = LoadScales<kKind, true>(f.scales, g, row);
-              LUTRA_UNROLL(8)
-              for (size_t t = 0; t < kTokens; ++t) sum[t] = hn::Add(sum[t], hn::Mul(acc[t], scale));
-            }
-          }
-          if constexpr (kKind.bias) {
-            VI scale = hn::Set(di, 1);
-            if constexpr (kKind.scale_bits != 0) scale = LoadScales<kKind, false>(f.biases, g, row);
-            LUTRA_UNROLL(8)
-            for (size_t t = 0; t < kTokens; ++t) {
-              bias[t] = hn::Add(bias[t], hn::Mul(scale, hn::Set(di, sums[t][block_group])));
+              for (size_t t = 0; t < kTokens; ++t) {
+                VI& a = acc[t * kPanels + j];
+                if constexpr (kKind.scale_bits != 0) a = hn::Mul(a, scale);
+                sum[t * kPanels + j] = hn::Add(sum[t * kPanels + j], a);
+                Pin(sum[t * kPanels + j]);
+              }
             }
           }
           ++block_group;
@@ -222,66 +262,115 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, const Table<kKind>&
         step += kKind.step_bytes();
         q += 32;
       }
-      VF super = row_super;
-      if constexpr (kKind.super != SuperKind::kRow) super = LoadSupers<kKind.super>(f.supers, row);
-      VF bias_super = hn::Zero(df);
-      if constexpr (kKind.bias) bias_super = LoadSupers<SuperKind::kF16>(f.bias_supers, row);
-      LUTRA_UNROLL(8)
-      for (size_t t = 0; t < kTokens; ++t) {
-        const auto da = hn::Set(df, d[t * kUnits + u]);
-        y[t] = Fma(hn::Mul(super, da), hn::ConvertTo(df, sum[t]), y[t]);
-        if constexpr (kKind.bias)
-          y[t] = Fma(hn::Mul(bias_super, da), hn::ConvertTo(df, bias[t]), y[t]);
+      LUTRA_UNROLL(2)
+      for (size_t j = 0; j < kPanels; ++j) {
+        VF super = row_super[j];
+        if constexpr (kKind.super != SuperKind::kRow)
+          super = LoadSupers<kKind.super>(f.supers + j * panel_stride, row);
+        LUTRA_UNROLL(8)
+        for (size_t t = 0; t < kTokens; ++t) {
+          VF& to = y[t * kPanels + j];
+          to = Fma(hn::Mul(super, hn::Set(df, d[t * kUnits + u])),
+                   hn::ConvertTo(df, sum[t * kPanels + j]), to);
+        }
+      }
+      if constexpr (kKind.bias) {
+        LUTRA_UNROLL(2)
+        for (size_t j = 0; j < kPanels; ++j) {
+          const VF bias_super = LoadSupers<SuperKind::kF16>(f.bias_supers + j * panel_stride, row);
+          VI bias[kTokens];
+          LUTRA_UNROLL(8)
+          for (size_t t = 0; t < kTokens; ++t) bias[t] = hn::Zero(di);
+          constexpr size_t kUnitPairs = static_cast<size_t>(kKind.unit) / (2 * kPairGroup);
+          for (size_t pair = 0; pair < kUnitPairs; ++pair) {
+            const VI two = BiasPair<kKind>(f.biases + j * panel_stride, pair, row);
+            LUTRA_UNROLL(8)
+            for (size_t t = 0; t < kTokens; ++t) {
+              const int16_t* from = kPairGroup == 32 ? sums_of_32[t] : x.sums + (at + t) * 16;
+              bias[t] = DotPairs(bias[t], two, Broadcast4(from + 2 * (u * kUnitPairs + pair)));
+            }
+          }
+          LUTRA_UNROLL(8)
+          for (size_t t = 0; t < kTokens; ++t) {
+            VF& to = y[t * kPanels + j];
+            to = Fma(hn::Mul(bias_super, hn::Set(df, d[t * kUnits + u])),
+                     hn::ConvertTo(df, bias[t]), to);
+          }
+        }
       }
       p += kKind.unit_bytes();
     }
   }
 }
 
-// Tokens [token, token + kTokens) x one panel; those past the last are computed from whatever is there and dropped.
-template <PanelKind kKind, class DotT, size_t kTokens>
-HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel, size_t token,
-                                 size_t ahead, float* HWY_RESTRICT y, size_t y_stride) {
+// Tokens [token, token + kTokens) x kPanels panels; those past the last token are computed from whatever is there and dropped. A second panel that
+// the matrix has not is the first again.
+template <PanelKind kKind, class DotT, size_t kPanels, size_t kTokens>
+HWY_NOINLINE void FewTokensPanel(const PanelMatrix& w, const Q8View& x, size_t panel,
+                                 size_t n_panels, size_t token, const Ahead& ahead,
+                                 float* HWY_RESTRICT y, size_t y_stride) {
   const DF df;
   const Table<kKind> table(w.table, DotT::kOneInstruction && !DotT::kSigned ? 0 : kKind.offset);
-  const size_t first_row = panel * kPanelRows;
   const size_t n = HWY_MIN(kTokens, x.n_tokens - token);
   for (size_t row = 0; row < kPanelRows; row += kLanes) {
-    if (first_row + row >= w.n_rows) break;
-    VF out[kTokens];
-    FewTokens<kKind, DotT, kTokens>(w.panels + panel * w.panel_bytes, table, x, token, row, ahead,
-                                    out);
-    const size_t rows = HWY_MIN(kLanes, w.n_rows - first_row - row);
-    for (size_t t = 0; t < n; ++t)
-      hn::StoreN(out[t], df, y + (token + t) * y_stride + first_row + row, rows);
+    if (panel * kPanelRows + row >= w.n_rows) break;
+    VF out[kTokens * kPanels];
+    FewTokens<kKind, DotT, kPanels, kTokens>(w.panels + panel * w.panel_bytes,
+                                             n_panels > 1 ? w.panel_bytes : 0, table, x, token, row,
+                                             ahead, out);
+    for (size_t j = 0; j < n_panels; ++j) {
+      const size_t first_row = (panel + j) * kPanelRows + row;
+      const size_t rows = HWY_MIN(kLanes, w.n_rows - first_row);
+      for (size_t t = 0; t < n; ++t)
+        hn::StoreN(out[t * kPanels + j], df, y + (token + t) * y_stride + first_row, rows);
+    }
   }
 }
 
-// At most this many tokens at a time: 32 registers hold 8, 16 hold 4; the old targets take one, for the sake of build time.
+// At most this many tokens at a time of one panel: 32 registers hold 8, 16 hold 4; the old targets take one, for the sake of build time.
 constexpr size_t kFewTokens = kLanes == 16 ? 8 : kLanes == 8 ? 4 : 1;
 
 template <PanelKind kKind, class DotT>
 HWY_INLINE void FewTokensPanels(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
                                 size_t panel_end, float* y, size_t y_stride) {
-  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+  // 32 registers also hold 6 tokens of two panels, which share the activations' broadcasts: these bound 8 of one. That pays from 5 tokens on but
+  // for 7 and 8, which would walk the weights twice.
+  constexpr bool kTwoPanels = DotT::kOneInstruction && kLanes == 16;
+  const bool two = kTwoPanels && x.n_tokens > 4 && x.n_tokens != 7 && x.n_tokens != 8;
+  // Tokens of the next pass if `left` are left: with two panels all passes together compute at most one too many.
+  const auto next = [&](size_t left) HWY_ATTR -> size_t {
+    if (two) return left <= 4 || left == 7 || left == 8 ? 4 : 6;
+    return left > 4   ? kFewTokens
+           : left > 2 ? HWY_MIN(4, kFewTokens)
+           : left > 1 ? HWY_MIN(2, kFewTokens)
+                      : 1;
+  };
+  size_t n_passes = 0;
+  for (size_t token = 0; token < x.n_tokens; token += next(x.n_tokens - token)) ++n_passes;
+  const size_t together = two ? 2 : 1;
+  for (size_t panel = panel_begin; panel < panel_end; panel += together) {
+    const size_t n_panels = HWY_MIN(together, panel_end - panel);
     size_t token = 0;
-    while (token < x.n_tokens) {
-      const size_t left = x.n_tokens - token;
-      // The last of several passes over a panel finds it in the cache, and memory idle: it asks for the next panel.
-      const size_t ahead = token != 0 && left <= kFewTokens ? w.panel_bytes : kPrefetch;
-      if (kFewTokens >= 8 && left > 4) {
-        FewTokensPanel<kKind, DotT, HWY_MIN(8, kFewTokens)>(w, x, panel, token, ahead, y, y_stride);
-        token += 8;
-      } else if (kFewTokens >= 4 && left > 2) {
-        FewTokensPanel<kKind, DotT, HWY_MIN(4, kFewTokens)>(w, x, panel, token, ahead, y, y_stride);
-        token += 4;
-      } else if (kFewTokens >= 2 && left > 1) {
-        FewTokensPanel<kKind, DotT, HWY_MIN(2, kFewTokens)>(w, x, panel, token, ahead, y, y_stride);
-        token += 2;
-      } else {
-        FewTokensPanel<kKind, DotT, 1>(w, x, panel, token, ahead, y, y_stride);
-        token += 1;
+    for (size_t pass = 0; pass < n_passes; ++pass) {
+      const Ahead ahead = AheadOf(pass, n_passes, together * w.panel_bytes, panel == panel_begin);
+      const size_t now = next(x.n_tokens - token);
+      const auto multiply = [&]<size_t kPanels, size_t kTokens>() HWY_ATTR {
+        FewTokensPanel<kKind, DotT, kPanels, kTokens>(w, x, panel, n_panels, token, ahead, y,
+                                                      y_stride);
+      };
+      if constexpr (kTwoPanels) {
+        if (now == 6) multiply.template operator()<2, 6>();
+        if (now == 4 && two) multiply.template operator()<2, 4>();
       }
+      if constexpr (kFewTokens >= 8) {
+        if (now == 8) multiply.template operator()<1, 8>();
+      }
+      if constexpr (kFewTokens >= 4) {
+        if (now == 4 && !two) multiply.template operator()<1, 4>();
+        if (now == 2) multiply.template operator()<1, 2>();
+      }
+      if (now == 1) multiply.template operator()<1, 1>();
+      token += now;
     }
   }
 }

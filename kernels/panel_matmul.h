@@ -21,6 +21,9 @@ struct PanelMatrix {
 using PanelMatMulFn = void (*)(const PanelMatrix& w, const Q8View& x, size_t panel_begin,
                                size_t panel_end, float* y, size_t y_stride);
 
+// Up to so many tokens `--prefill fast` changes nothing: decoding for a few is dearer than their products.
+inline constexpr size_t kMostExactTokens = 64;
+
 // Kernel of a format for the best SIMD target in use (see kernels/dispatch.h), nullptr if the id is no quantized format.
 PanelMatMulFn FindPanelMatMul(uint32_t type_id);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "kernels/base/check.h"
 #include "kernels/targets.h"
@@ -19,11 +20,27 @@ HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
 
+// sums [n / 16] of 16 q each; n a multiple of 32.
+HWY_INLINE void SumsOf16(const int8_t* HWY_RESTRICT q, size_t n, int16_t* HWY_RESTRICT sums) {
+  const hn::CappedTag<uint8_t, 32> d8;
+  const hn::Repartition<uint64_t, decltype(d8)> d64;
+  constexpr size_t kBytes = HWY_MAX_LANES_D(decltype(d8));
+  for (size_t i = 0; i < n; i += kBytes) {
+    // Unsigned sums of 8, then of both halves of 16.
+    const auto v = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(q) + i);
+    const auto eight = hn::SumsOf8(hn::Xor(v, hn::Set(d8, uint8_t{128})));
+    const auto sixteen = hn::Add(eight, hn::Shuffle01(eight));
+    HWY_ALIGN uint64_t lanes[kBytes / 8];
+    hn::Store(sixteen, d64, lanes);
+    for (size_t j = 0; j < kBytes / 16; ++j)
+      sums[i / 16 + j] = static_cast<int16_t>(static_cast<int64_t>(lanes[2 * j]) - 16 * 128);
+  }
+}
+
 void QuantizeRowTarget(const float* HWY_RESTRICT x, size_t n, size_t unit, int8_t* HWY_RESTRICT q,
                        float* HWY_RESTRICT d, int16_t* HWY_RESTRICT sums) {
   const DF df;
   const DI di;
-  const hn::Rebind<int16_t, DI> d16;
   const hn::Rebind<int8_t, DI> d8;
   for (size_t u = 0; u < n / unit; ++u) {
     // As integers, magnitudes compare like floats, and infinities and NaNs are the greatest.
@@ -35,31 +52,19 @@ void QuantizeRowTarget(const float* HWY_RESTRICT x, size_t n, size_t unit, int8_
     }
     const int32_t bits = hn::ReduceMax(di, amax_bits);
     const float amax = std::bit_cast<float>(bits);
-    float scale = amax / 127.0f;
-    float inverse = 127.0f / amax;
-    bool zero = false;
-    if (bits >= 0x7F800000) {
-      scale = std::numeric_limits<float>::quiet_NaN();
-      zero = true;
-    } else if (amax < 0x1p-100f) {
-      scale = 0.0f;
-      zero = true;
+    if (bits >= 0x7F800000 || amax < 0x1p-100f) {
+      d[u] = bits >= 0x7F800000 ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+      std::fill_n(q + u * unit, unit, int8_t{0});
+      continue;
     }
-    d[u] = scale;
-    const auto inverse_v = hn::Set(df, zero ? 0.0f : inverse);
-    for (size_t k = 0; k < unit; k += 16) {
-      const size_t at = u * unit + k;
-      auto sum = hn::Zero(di);
-      for (size_t p = 0; p < 16; p += kLanes) {
-        const auto v = hn::LoadU(df, x + at + p);
-        auto i = hn::NearestInt(hn::Mul(v, inverse_v));
-        if (zero) i = hn::Zero(di);
-        sum = hn::Add(sum, i);
-        hn::StoreU(hn::DemoteTo(d8, hn::DemoteTo(d16, i)), d8, q + at + p);
-      }
-      sums[at / 16] = static_cast<int16_t>(hn::ReduceSum(di, sum));
+    d[u] = amax / 127.0f;
+    const auto inverse = hn::Set(df, 127.0f / amax);
+    for (size_t k = u * unit; k < (u + 1) * unit; k += kLanes) {
+      const auto i = hn::NearestInt(hn::Mul(hn::LoadU(df, x + k), inverse));
+      hn::StoreU(hn::DemoteTo(d8, i), d8, q + k);
     }
   }
+  SumsOf16(q, n, sums);
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)
@@ -115,11 +120,12 @@ Q8Activations::Q8Activations(size_t max_tokens, size_t max_cols)
       max_cols_(Blocks(max_cols) * Q8View::kBlockCols),
       q_(Rows(max_tokens, max_cols) * Q8View::kBlockCols),
       d_(Rows(max_tokens, max_cols) * (Q8View::kBlockCols / 32)),
-      sums_(Rows(max_tokens, max_cols) * (Q8View::kBlockCols / 16)) {}
+      sums_(Rows(max_tokens, max_cols) * (Q8View::kBlockCols / 16)),
+      totals_(Rows(max_tokens, max_cols)) {}
 
 size_t Q8Activations::PlannedBytes(size_t max_tokens, size_t max_cols) {
   return Rows(max_tokens, max_cols) *
-         (Q8View::kBlockCols + 4 * (Q8View::kBlockCols / 32) + 2 * (Q8View::kBlockCols / 16));
+         (Q8View::kBlockCols + 4 * (Q8View::kBlockCols / 32) + 2 * (Q8View::kBlockCols / 16) + 4);
 }
 
 void Q8Activations::Reshape(Activations kind, size_t n_tokens, size_t n_cols) {
@@ -134,13 +140,16 @@ void Q8Activations::SetRow(size_t token, const float* x) {
   constexpr size_t kCols = Q8View::kBlockCols;
   for (size_t b = 0; b * kCols < n_cols_; ++b) {
     const size_t row = b * n_tokens_ + token;
-    QuantizeRow(x + b * kCols, std::min(kCols, n_cols_ - b * kCols), unit_, q_.data() + row * kCols,
-                d_.data() + row * (kCols / unit_), sums_.data() + row * (kCols / 16));
+    const size_t n = std::min(kCols, n_cols_ - b * kCols);
+    int16_t* sums = sums_.data() + row * (kCols / 16);
+    QuantizeRow(x + b * kCols, n, unit_, q_.data() + row * kCols, d_.data() + row * (kCols / unit_),
+                sums);
+    totals_[row] = std::accumulate(sums, sums + n / 16, int32_t{0});
   }
 }
 
 Q8View Q8Activations::view() const {
-  return {q_.data(), d_.data(), sums_.data(), n_cols_, unit_, n_tokens_};
+  return {q_.data(), d_.data(), sums_.data(), totals_.data(), n_cols_, unit_, n_tokens_};
 }
 
 }  // namespace lutra

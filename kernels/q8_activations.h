@@ -19,11 +19,13 @@ namespace lutra {
 //   q      int8   [n_blocks][n_tokens][256]
 //   d      float  [n_blocks][n_tokens][256 / unit]
 //   sums   int16  [n_blocks][n_tokens][16]          sums of 16 q
+//   totals int32  [n_blocks][n_tokens]              sums of all q of a row of a block
 // kSlackTokens rows behind the last token may be read (kernels compute whole tiles of tokens and drop what is too much).
 struct Q8View {
   const int8_t* q;
   const float* d;
   const int16_t* sums;
+  const int32_t* totals;
   size_t n_cols;
   size_t unit;  // 256 or 32
   size_t n_tokens;
@@ -52,6 +54,7 @@ class Q8Activations {
   AlignedArray<int8_t> q_;
   AlignedArray<float> d_;
   AlignedArray<int16_t> sums_;
+  AlignedArray<int32_t> totals_;
 };
 
 // One row of n values, SIMD: q [n], d [n / unit], sums [n / 16].

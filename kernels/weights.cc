@@ -1,6 +1,7 @@
 #include "kernels/weights.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/amx_matmul.h"
 #include "kernels/base/check.h"
@@ -120,23 +121,61 @@ void Matrix::Multiply(const MatrixInput& x, size_t unit_begin, size_t unit_end, 
 size_t Matrix::units_at_a_time(size_t n_tokens) const {
   const bool tiles = multiply_tiles_ != nullptr || (multiply_bf16_ != nullptr && PrefillIsFast());
   if (tiles && n_tokens > kTileMinTokens) return kTilePanels;
-  return n_tokens > 8 ? 2 : 1;
+  return n_tokens > 4 ? 2 : 1;
 }
 
 namespace {
 
-// How many of `units` a thread takes at a time: whole groups as the kernels for that many tokens want them.
-size_t UnitsPerChunk(std::span<const Product> products, size_t units, size_t n_tokens,
-                     const ThreadPool& pool) {
-  size_t group = 1;
-  for (const Product& p : products) group = std::max(group, p.w->units_at_a_time(n_tokens));
-  // Enough chunks that a disturbed thread costs its share only, few enough that the counter does not matter.
-  const size_t threads = static_cast<size_t>(pool.n_threads());
-  const size_t per_chunk = std::max<size_t>(1, units / (threads * 16));
-  // Whole groups, but large ones only while every thread gets some chunks.
-  if (group > 2) group = std::clamp<size_t>(units / (threads * 3) / 2 * 2, 2, group);
-  return (per_chunk + group - 1) / group * group;
-}
+// Who computes what of `units`: in rounds of one share a thread, each of half of what is left, so that streams of weights are long and the
+// threads still end together. Shares are whole groups as the kernels for that many tokens want them.
+class Shares {
+ public:
+  Shares(std::span<const Product> products, size_t units, size_t n_tokens, const ThreadPool& pool)
+      : units_(units), threads_(static_cast<size_t>(pool.n_threads())) {
+    size_t group = 1;
+    for (const Product& p : products) group = std::max(group, p.w->units_at_a_time(n_tokens));
+    // Large groups only while every thread gets some.
+    if (group > 2) group = std::clamp<size_t>(units / (threads_ * 3) / 2 * 2, 2, group);
+    group_ = group;
+    // What is done with the results wants to find them in L2.
+    constexpr size_t kMostResults = 128 * 1024;
+    most_ = std::max(group, kMostResults / (Matrix::kUnitRows * n_tokens) / group * group);
+    Walk([&](size_t, size_t, size_t n) {
+      n_ += n;
+      return false;
+    });
+  }
+  size_t n() const { return n_; }
+  // Units [first, second) of share i < n().
+  std::pair<size_t, size_t> at(size_t i) const {
+    std::pair<size_t, size_t> found;
+    Walk([&](size_t begin, size_t size, size_t n) {
+      if (i >= n) {
+        i -= n;
+        return false;
+      }
+      found = {begin + i * size, std::min(units_, begin + (i + 1) * size)};
+      return true;
+    });
+    return found;
+  }
+
+ private:
+  // Calls visit(first unit, units of a share, shares) for each round until it returns true.
+  template <class Visit>
+  void Walk(Visit visit) const {
+    for (size_t begin = 0; begin < units_;) {
+      const size_t left = units_ - begin;
+      const size_t half = (left / (2 * threads_) + group_ - 1) / group_ * group_;
+      const size_t size = std::clamp(half, group_, most_);
+      const size_t n = std::min(threads_, (left + size - 1) / size);
+      if (visit(begin, size, n)) return;
+      begin += n * size;
+    }
+  }
+
+  size_t units_, threads_, group_, most_, n_ = 0;
+};
 
 }  // namespace
 
@@ -147,9 +186,9 @@ void MultiplyTogether(std::span<const Product> products, MatrixInput& x, ThreadP
     LUTRA_DCHECK(p.w->n_rows() == n_rows);
     x.Prepare(p.w->input_kind(), pool);
   }
-  const size_t per_chunk = UnitsPerChunk(products, units, x.n_tokens(), pool);
-  pool.For((units + per_chunk - 1) / per_chunk, [&](size_t chunk) {
-    const size_t begin = chunk * per_chunk, end = std::min(units, begin + per_chunk);
+  const Shares shares(products, units, x.n_tokens(), pool);
+  pool.For(shares.n(), [&](size_t i) {
+    const auto [begin, end] = shares.at(i);
     for (const Product& p : products) p.w->Multiply(x, begin, end, p.y, p.y_stride);
     finish(begin * Matrix::kUnitRows, std::min(n_rows, end * Matrix::kUnitRows));
   });
@@ -161,11 +200,10 @@ void MultiplyAll(std::span<const Product> products, MatrixInput& x, ThreadPool& 
     x.Prepare(p.w->input_kind(), pool);
     units += p.w->n_units();
   }
-  const size_t per_chunk = UnitsPerChunk(products, units, x.n_tokens(), pool);
-  const size_t n_chunks = (units + per_chunk - 1) / per_chunk;
-  pool.For(n_chunks, [&](size_t chunk) {
-    size_t begin = chunk * per_chunk;
-    size_t left = std::min(per_chunk, units - begin);
+  const Shares shares(products, units, x.n_tokens(), pool);
+  pool.For(shares.n(), [&](size_t i) {
+    auto [begin, end] = shares.at(i);
+    size_t left = end - begin;
     for (const Product& p : products) {
       if (left == 0) break;
       const size_t n = p.w->n_units();

@@ -12,6 +12,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/exact.h"
 #include "kernels/formats/all.h"
+#include "kernels/panel_matmul.h"
 #include "kernels/weights.h"
 #include "tests/kernels/simd_util.h"
 #include "tests/test_util.h"
@@ -74,7 +75,7 @@ void CheckMatrix(const TensorTypeInfo& type, const std::vector<uint8_t>& rows, s
   size_t wrong = 0;
   for (size_t t = 0; t < n_tokens; ++t) {
     QuantizeRowReference(x.data() + t * n_cols, n_cols, unit, q.data(), d.data(), sums.data());
-    const Q8View view{q.data(), d.data(), sums.data(), n_cols, unit, 1};
+    const Q8View view{q.data(), d.data(), sums.data(), nullptr, n_cols, unit, 1};
     REQUIRE(ExactMatVec(type.id, rows.data(), n_rows, view, expected.data()));
     for (size_t r = 0; r < n_rows; ++r) {
       if (SameBits(y[t * n_rows + r], expected[r])) continue;
@@ -129,7 +130,13 @@ TEST_CASE_TEMPLATE_DEFINE("Products equal the scalar definition bit for bit", F,
                                                    {600, 256, 1},
                                                    {600, 256, 9},
                                                    {47, 512, 70},
-                                                   {31, 768, 13}}) {
+                                                   {31, 768, 13},
+                                                   {49, 512, 7},
+                                                   {33, 768, 4},
+                                                   {80, 256, 64},
+                                                   {64, 512, 66},
+                                                   {32, 256, 69},
+                                                   {35, 768, 67}}) {
       const auto rows = RandomRows(type, n_rows, n_cols, rng);
       CheckMatrix(type, rows, n_rows, n_cols, RandomFloats(n_tokens * n_cols, rng), n_tokens, 2);
     }
@@ -151,6 +158,7 @@ TEST_CASE_TEMPLATE_DEFINE("Worst-case lanes and activations neither overflow nor
   ForEachSimd([&] {
     for (const int fill : {0x00, 0x3B, 0xBB, 0x0F, 0xF0, 0x7F, 0xFF}) {
       const auto rows = RandomRows(type, 16, 512, rng, fill);
+      const auto row_bytes = static_cast<std::ptrdiff_t>(RowBytes(type, 256));
       for (const int pattern : {0, 1, 2}) {
         std::vector<float> x(512);
         for (size_t i = 0; i < x.size(); ++i) {
@@ -160,6 +168,14 @@ TEST_CASE_TEMPLATE_DEFINE("Worst-case lanes and activations neither overflow nor
         std::vector<float> many;
         for (int t = 0; t < 9; ++t) many.insert(many.end(), x.begin(), x.end());
         CheckMatrix(type, rows, 16, 512, many, 9, 1);
+        // Blocks of many tokens: the first half of the first row, twice.
+        std::vector<uint8_t> first;
+        for (int r = 0; r < 2; ++r)
+          first.insert(first.end(), rows.begin(), rows.begin() + row_bytes);
+        many.clear();
+        for (size_t t = 0; t <= kMostExactTokens; ++t)
+          many.insert(many.end(), x.begin(), x.begin() + 256);
+        CheckMatrix(type, first, 2, 256, many, kMostExactTokens + 1, 1);
       }
     }
   });
@@ -305,13 +321,14 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
   struct Restore {
     ~Restore() { SetPrefill("exact"); }
   } restore;
+  constexpr size_t kMany = kMostExactTokens + 5;
   std::mt19937 rng(11);
   ForEachFormat<AllFormats>([&]<class F>() {
     const TensorTypeInfo& type = *FindTensorType(F::kInfo.type_id);
     INFO("format ", type.name);
     const size_t n_rows = 33, n_cols = 512;
     const auto rows = RandomRows(type, n_rows, n_cols, rng);
-    const auto x = RandomFloats(20 * n_cols, rng);
+    const auto x = RandomFloats(kMany * n_cols, rng);
     ThreadPool pool(1);
     const auto run = [&](const char* prefill, size_t n_tokens) {
       SetPrefill(prefill);
@@ -323,7 +340,7 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
       MultiplyAll({&product, 1}, input, pool);
       return y;
     };
-    const auto exact = run("exact", 20);
+    const auto exact = run("exact", kMany);
     std::vector<float> bounds;
     std::vector<float> values(n_cols);
     for (size_t r = 0; r < n_rows; ++r) {
@@ -331,7 +348,7 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
       // A weight moves by at most half a step of its 256's greatest / 127 (and a little), biases do not move.
       double greatest = 0;
       for (const float v : values) greatest = std::max(greatest, std::fabs(static_cast<double>(v)));
-      for (size_t t = 0; t < 20; ++t) {
+      for (size_t t = 0; t < kMany; ++t) {
         double bound = 0;
         for (size_t k = 0; k < n_cols; ++k)
           bound += std::fabs(x[t * n_cols + k]) * greatest * 2 / 127;
@@ -341,14 +358,14 @@ TEST_CASE("Fast prefill is near the exact result, and only with many tokens") {
     // Where weights are rounded, the same way.
     std::vector<float> rounded;
     ForEachSimdAndTiles([&] {
-      CHECK(run("fast", 3) == run("exact", 3));
-      const auto fast = run("fast", 20);
+      CHECK(run("fast", kMostExactTokens) == run("exact", kMostExactTokens));
+      const auto fast = run("fast", kMany);
       if (fast == exact) return;
       if (rounded.empty()) rounded = fast;
       CHECK(fast == rounded);
       for (size_t r = 0; r < n_rows; ++r) {
-        for (size_t t = 0; t < 20; ++t)
-          CHECK(std::fabs(fast[t * n_rows + r] - exact[t * n_rows + r]) <= bounds[r * 20 + t]);
+        for (size_t t = 0; t < kMany; ++t)
+          CHECK(std::fabs(fast[t * n_rows + r] - exact[t * n_rows + r]) <= bounds[r * kMany + t]);
       }
     });
   });
