@@ -1,9 +1,9 @@
 // Reading packed panels (kernels/panel.h), per target: indexes out of their bit planes, through the table in registers to unsigned
 // lanes; scales, biases, super-scales; and 4-way dot products.
 //
-// Instructions per 64 weights (one chunk: 16 rows x 4 weights) on AVX-512 with VBMI: 4 bits 0.5 load, 1 and, 0.5 shift; 2 bits 0.25
-// load, 1 and, 0.75 shift; 3, 5, 6 bits: + 1 shift, 1 and-or, a quarter or half load; table: 1 pshufb (5 and 6 bits 1 vpermb; without
-// VBMI 2 or 4 pshufb and 1 or 3 blends).
+// Instructions per 64 weights (one chunk: 16 rows x 4 weights) on AVX-512 with VBMI: 4 bits 0.5 load, 0.5 shift; 2 bits 0.25 load, 0.75
+// shift; 3, 5, 6 bits: + 1 shift, 1 vpternlog, a quarter or half load; table: 1 vpermb. Without VBMI: 1 and, or 2; 1 pshufb (5 and 6 bits
+// 2 or 4 and 1 or 3 blends).
 #if defined(LUTRA_PANEL_DECODE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LUTRA_PANEL_DECODE_INL_H_
 #undef LUTRA_PANEL_DECODE_INL_H_
@@ -215,6 +215,17 @@ HWY_INLINE VU8 ShiftLanes(const uint8_t* p, size_t group, size_t row) {
   } else {
     return hn::Zero(DU8());
   }
+}
+
+// g++ adds the products of neighbouring groups to each other first, which takes twice the registers: it must not see that v is a sum.
+HWY_INLINE void Pin(VI& v) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  asm("" : "+v"(v.raw));
+#elif HWY_ARCH_X86
+  asm("" : "+x"(v.raw));
+#elif HWY_ARCH_ARM
+  asm("" : "+w"(v.raw));
+#endif
 }
 
 // Two int32 that fit int16, as the pair (first, second) of every int32 lane.

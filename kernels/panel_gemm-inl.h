@@ -244,6 +244,9 @@ HWY_INLINE void AddPairSums(const int16_t (&coefficients)[8][kGemmRows][2], size
   }
 }
 
+// Whole tiles store results where they belong, which hides the time that lines so far apart take: where they have whole lines.
+constexpr bool kStoresTiles = kLanes == 16;
+
 // Where a tile's results are and where they go: both [token][row].
 struct TileResults {
   const float* from;  // kGemmRows apart
@@ -358,7 +361,7 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput& x, siz
       }
       const size_t first = u * kUnitQuads + g * kGroupQuads;
       if constexpr (kWords) {
-        LUTRA_UNROLL(2)
+        LUTRA_UNROLL(8)
         for (size_t i = 2 * first; i < 2 * (first + kGroupQuads); ++i) {
           VI v[kVectors];
           LUTRA_UNROLL(4)
@@ -417,7 +420,8 @@ HWY_INLINE void GemmTile(const GemmBlock& w, size_t row, const TileInput& x, siz
                                                 x.pair_sums, sum);
     }
     const TileResults to_y{y, y, kGemmRows};
-    const TileResults last = u + 1 == n_units ? TileResults{y, out, out_stride} : to_y;
+    const TileResults last =
+        kStoresTiles && u + 1 == n_units ? TileResults{y, out, out_stride} : to_y;
     AddScaled<kVectors, kTokens>(w.supers[u], x.d + u, kUnits, sum, row, kClass.bias ? to_y : last);
     if constexpr (kClass.bias) {
       LUTRA_UNROLL(12)
@@ -477,8 +481,8 @@ HWY_INLINE void GemmBlockTimesTile(const GemmBlock& w, const Q8View& x, int offs
 }
 
 // y [n_tokens, n_rows], y_stride apart, from scratch.
-inline HWY_NOINLINE void StoreRows(const float* HWY_RESTRICT scratch, size_t n_tokens, size_t n_rows,
-                            float* HWY_RESTRICT y, size_t y_stride) {
+inline HWY_NOINLINE void StoreRows(const float* HWY_RESTRICT scratch, size_t n_tokens,
+                                   size_t n_rows, float* HWY_RESTRICT y, size_t y_stride) {
   const DF df;
   for (size_t t = 0; t < n_tokens; ++t, y += y_stride, scratch += kGemmRows) {
     size_t r = 0;
@@ -494,8 +498,8 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, int 
                                        size_t token, size_t n_tokens, size_t n_units,
                                        float* scratch, size_t n_rows, float* y, size_t y_stride) {
   const size_t at = b * x.n_tokens + token;
-  // Whole tiles of whole blocks go there by themselves, which hides the time that lines so far apart take.
-  const bool direct = y != nullptr && n_rows == kGemmRows;
+  // Whole tiles of whole blocks go there by themselves.
+  const bool direct = kStoresTiles && y != nullptr && n_rows == kGemmRows;
   size_t stored = 0;
   for (size_t t = 0; t < n_tokens; t += kTileTokens) {
     const size_t left = n_tokens - t;

@@ -1,4 +1,4 @@
-// Few tokens (1..8) x packed panels: indexes go from their planes through the table to the dot product without leaving registers.
+// Few tokens x packed panels: indexes go from their planes through the table to the dot product without leaving registers.
 //
 // Beside kernels/panel_decode-inl.h a chunk of 64 weights costs one vpdpbusd a token, its activations broadcast from memory. A group (4 or 8
 // chunks) adds one load-extend of the scales and, a token, one broadcast, one multiply, one add: the accumulators begin at
@@ -25,15 +25,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace lutra {
 namespace HWY_NAMESPACE {
-
-// g++ adds the products of neighbouring groups to each other first, which takes twice the registers: it must not see that they are sums.
-HWY_INLINE void Pin(VI& v) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-  asm("" : "+v"(v.raw));
-#else
-  (void)v;
-#endif
-}
 
 // acc[t][j] += quads [kQuad, kEnd) of a step of panel j; q points to the step's first activation of the first token.
 template <PanelKind kKind, class DotT, size_t kPanels, size_t kTokens, int kQuad, int kEnd>
