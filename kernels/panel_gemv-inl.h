@@ -133,7 +133,6 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, size_t panel_stride
       row_super[j] = LoadSupers<SuperKind::kF32>(panel + j * panel_stride, row);
   }
   const uint8_t* HWY_RESTRICT p = panel + kKind.panel_header_bytes();
-  const uint8_t* const own_end = panel + panel_stride - kPrefetch;
   size_t until_ahead = ahead.phase;
   LUTRA_UNROLL(16)
   for (size_t i = 0; i < kN; ++i) y[i] = hn::Zero(df);
@@ -160,8 +159,10 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, size_t panel_stride
     until_ahead = asks ? ahead.every - 1 : until_ahead - 1;
     size_t ahead_of[kPanels];
     ahead_of[kPanels - 1] = ahead.bytes;
-    if constexpr (kPanels == 2)
-      ahead_of[0] = ahead.bytes + (ahead.own && p >= own_end ? 2 * panel_stride : 0);
+    if constexpr (kPanels == 2) {
+      const bool ends = ahead.own && static_cast<size_t>(p - panel) + kPrefetch >= panel_stride;
+      ahead_of[0] = ahead.bytes + (ends ? 2 * panel_stride : 0);
+    }
     for (size_t u = 0; u < n_units; ++u) {
       const UnitFields<kKind> f(p);
       if (asks) {
