@@ -96,83 +96,64 @@ int RunServe(int argc, char** argv) {
   uint64_t kv_tokens = 0;
   double slice_ms = common.scheduler.slice_seconds * 1e3;
   bool no_slots = false, verbose = false;
-  const auto env = [](CLI::Option* option, const char* name) { return option->envname(name); };
   shared.kv_type =
       "q8";  // half the memory and traffic for an error below that of 8-bit weights: docs/kernels.md
   AddModelOptions(app, &shared, /*many=*/&models);
   app.add_option("-a,--alias", aliases, "name of the model in requests, in the order of -m")
       ->type_name("NAME")
       ->allow_extra_args(false);
-  env(app.add_option("--host", options.host, "address to listen on")
-          ->type_name("ADDRESS")
-          ->capture_default_str(),
-      "LUTRA_HOST");
-  env(app.add_option("--port", options.port, "port to listen on; 0 takes a free one and prints it")
-          ->type_name("N")
-          ->check(CLI::Range(0, 65535))
-          ->capture_default_str(),
-      "LUTRA_PORT");
-  env(app.add_option("-n,--slots,--parallel", common.scheduler.max_sequences,
-                     "sequences computed at the same time")
-          ->type_name("N")
-          ->check(CLI::Range(1, 256))
-          ->capture_default_str(),
-      "LUTRA_SLOTS");
-  env(app.add_option("--queue", common.scheduler.max_queued,
-                     "sequences that may wait; beyond it 429")
-          ->type_name("N")
-          ->check(CLI::Range(0, 65536))
-          ->capture_default_str(),
-      "LUTRA_QUEUE");
-  env(app.add_option(
-             "--kv-tokens", kv_tokens,
-             "positions all KV caches hold together; 0: enough for every slot's full context")
-          ->type_name("N"),
-      "LUTRA_KV_TOKENS");
-  env(app.add_option("--slice-ms", slice_ms,
-                     "time a step may spend on prompts while answers are being generated")
-          ->type_name("MS")
-          ->check(CLI::Range(1.0, 60000.0))
-          ->capture_default_str(),
-      "LUTRA_SLICE_MS");
-  env(app.add_option("--prefix-cache", common.scheduler.prefix_cache_share,
-                     "share of the KV memory that may hold prefixes of earlier requests")
-          ->type_name("0..1")
-          ->check(CLI::Range(0.0, 1.0))
-          ->capture_default_str(),
-      "LUTRA_PREFIX_CACHE");
-  env(app.add_option("--api-key", key_list, "key that requests must bring (repeatable)")
-          ->type_name("KEY")
-          ->delimiter(','),
-      "LUTRA_API_KEY");
-  env(app.add_option("--api-key-file", key_file, "file with one key a line")->type_name("FILE"),
-      "LUTRA_API_KEY_FILE");
-  env(app.add_option("--cors", options.app.cors_origins,
-                     "origin whose pages may ask, or * (repeatable)")
-          ->type_name("ORIGIN")
-          ->delimiter(','),
-      "LUTRA_CORS");
-  env(app.add_option("--allowed-host", options.app.allowed_hosts,
-                     "Host name taken beside loopback names, or * (repeatable)")
-          ->type_name("NAME")
-          ->delimiter(','),
-      "LUTRA_ALLOWED_HOST");
-  env(app.add_option("--chat-template-file", template_file,
-                     "Jinja template instead of the model's own")
-          ->type_name("FILE"),
-      "LUTRA_CHAT_TEMPLATE_FILE");
-  env(app.add_option("--drain", options.drain_seconds,
-                     "seconds that answers may go on after SIGTERM")
-          ->type_name("S")
-          ->check(CLI::Range(0.0, 3600.0))
-          ->capture_default_str(),
-      "LUTRA_DRAIN");
-  env(app.add_option("--ping", options.app.ping_seconds,
-                     "seconds after which a silent stream gets a comment")
-          ->type_name("S")
-          ->check(CLI::Range(0.1, 3600.0))
-          ->capture_default_str(),
-      "LUTRA_PING");
+  app.add_option("--host", options.host, "address to listen on")
+      ->type_name("ADDRESS")
+      ->capture_default_str();
+  app.add_option("--port", options.port, "port to listen on; 0 takes a free one and prints it")
+      ->type_name("N")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  app.add_option("-n,--slots,--parallel", common.scheduler.max_sequences,
+                 "sequences computed at the same time")
+      ->type_name("N")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--queue", common.scheduler.max_queued, "sequences that may wait; beyond it 429")
+      ->type_name("N")
+      ->check(CLI::Range(0, 65536))
+      ->capture_default_str();
+  app.add_option("--kv-tokens", kv_tokens,
+                 "positions all KV caches hold together; 0: enough for every slot's full context")
+      ->type_name("N");
+  app.add_option("--slice-ms", slice_ms,
+                 "time a step may spend on prompts while answers are being generated")
+      ->type_name("MS")
+      ->check(CLI::Range(1.0, 60000.0))
+      ->capture_default_str();
+  app.add_option("--prefix-cache", common.scheduler.prefix_cache_share,
+                 "share of the KV memory that may hold prefixes of earlier requests")
+      ->type_name("0..1")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--api-key", key_list, "key that requests must bring (repeatable)")
+      ->type_name("KEY")
+      ->delimiter(',');
+  app.add_option("--api-key-file", key_file, "file with one key a line")->type_name("FILE");
+  app.add_option("--cors", options.app.cors_origins,
+                 "origin whose pages may ask, or * (repeatable)")
+      ->type_name("ORIGIN")
+      ->delimiter(',');
+  app.add_option("--allowed-host", options.app.allowed_hosts,
+                 "Host name taken beside loopback names, or * (repeatable)")
+      ->type_name("NAME")
+      ->delimiter(',');
+  app.add_option("--chat-template-file", template_file, "Jinja template instead of the model's own")
+      ->type_name("FILE");
+  app.add_option("--drain", options.drain_seconds, "seconds that answers may go on after SIGTERM")
+      ->type_name("S")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_option("--ping", options.app.ping_seconds,
+                 "seconds after which a silent stream gets a comment")
+      ->type_name("S")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
   app.add_flag("--no-slots", no_slots, "turns /slots and /props off");
   app.add_flag("--strict", options.app.strict_fields,
                "refuses requests with fields that are not known");

@@ -44,6 +44,8 @@ struct PanelKind {
 
   constexpr bool operator==(const PanelKind&) const = default;
   constexpr size_t groups() const { return static_cast<size_t>(unit / group); }
+  // Columns of half a pair, where two groups go together in one 2-way product; of a unit of one group, its halves.
+  constexpr int pair_group() const { return groups() == 1 ? group / 2 : group; }
   constexpr size_t super_bytes() const {
     return super == SuperKind::kRow ? 0 : (super == SuperKind::kF32 ? 4 : 2) * kPanelRows;
   }

@@ -76,14 +76,14 @@ constexpr GemmClass ClassOf(const PanelKind& k) {
           scales,
           k.offset != 0 && (form == BlockForm::kBytes || pairs),
           k.bias,
-          k.unit == 32 ? 16 : k.group,
+          k.pair_group(),
           pairs ? SafePairSums(k.greatest) : 0};
 }
 
 // Of units rounded to one scale (panel_round-inl.h): unsigned lanes with an offset of kRoundedOffset.
 constexpr int kRoundedOffset = 128;
 constexpr GemmClass RoundedClassOf(const PanelKind& k) {
-  return {BlockForm::kBytes, 256, 256, false, true, k.bias, k.group, 0};
+  return {BlockForm::kBytes, 256, 256, false, true, k.bias, k.pair_group(), 0};
 }
 
 constexpr size_t kGemmPanels = 2;
@@ -515,11 +515,11 @@ HWY_NOINLINE void GemmBlockTimesTokens(const GemmBlock& w, const Q8View& x, int 
         continue;
       }
     }
-    if (direct && left >= kTileTokens) stored = t + kTileTokens;
-    const bool here = stored <= t;
+    const bool whole = direct && left >= kTileTokens;
+    if (whole) stored = t + kTileTokens;
     GemmBlockTimesTile<kClass, DotT, kTileTokens>(w, x, offset, at + t, n_units, part,
-                                                  here ? part : y + t * y_stride,
-                                                  here ? kGemmRows : y_stride);
+                                                  whole ? y + t * y_stride : part,
+                                                  whole ? y_stride : kGemmRows);
   }
   if (y != nullptr && stored < n_tokens) {
     StoreRows(scratch + stored * kGemmRows, n_tokens - stored, n_rows, y + stored * y_stride,

@@ -118,8 +118,7 @@ HWY_INLINE void FewTokens(const uint8_t* HWY_RESTRICT panel, size_t panel_stride
   constexpr size_t kUnits = 256 / static_cast<size_t>(kKind.unit);
   constexpr int kGroupQuads = kKind.group / 4;
   constexpr size_t kGroupsPerStep = 8 / kGroupQuads;
-  constexpr size_t kPairGroup =
-      kKind.unit == 32 ? 16 : static_cast<size_t>(kKind.group);  // of biases
+  constexpr size_t kPairGroup = static_cast<size_t>(kKind.pair_group());  // of biases
   constexpr bool kPairs = !DotT::kOneInstruction;
   static_assert(!kPairs || kPanels == 1);
   constexpr int kOffset = DotT::kSigned ? 0 : kKind.offset;

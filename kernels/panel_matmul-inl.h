@@ -34,7 +34,8 @@ void PanelMatMul(const PanelMatrix& w, const Q8View& x, size_t panel_begin, size
     return FewTokensPanels<kKind, DotT>(w, x, panel_begin, panel_end, y, y_stride);
   // Rounding to one scale per 256 pays where 4-way dots would leave registers for every group: on AVX-512.
   if constexpr (DotT::kOneInstruction && CanRound(kKind)) {
-    if (x.fast && x.n_tokens > kMostExactTokens)
+    static_assert(kMostRegisterTokens<DotT> == kMostExactTokens);
+    if (x.fast)
       return ManyTokensPanels<kKind, DotT, true>(w, x, panel_begin, panel_end, y, y_stride);
   }
   ManyTokensPanels<kKind, DotT>(w, x, panel_begin, panel_end, y, y_stride);
